@@ -1,0 +1,1 @@
+"""Representative clips, ranges and explicit quantization of exported graphs."""

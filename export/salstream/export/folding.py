@@ -1,0 +1,99 @@
+"""Exact rewrites of linear layers: what a graph can have computed before it runs."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """Return one convolution that equals ``conv`` followed by ``norm`` in eval mode."""
+    return fuse_conv_bn_eval(conv.eval(), norm.eval())
+
+
+def scaled(conv: nn.Conv2d, scale: Tensor, offset: Tensor | None = None) -> nn.Conv2d:
+    """Return a convolution whose output is ``scale * conv(x) + offset``, per channel.
+
+    Args:
+        conv: A convolution with a bias.
+        scale: (channels,) or a shape that flattens to it.
+        offset: The same; None adds nothing.
+    """
+    assert conv.bias is not None
+    scale = scale.flatten()
+    bias = conv.bias * scale + (0 if offset is None else offset.flatten())
+    return _with(conv, conv.weight * scale[:, None, None, None], bias)
+
+
+def compose_pointwise(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
+    """Return the one 1×1 convolution that equals ``second(first(x))``, both 1×1."""
+    assert first.bias is not None
+    assert second.bias is not None
+    outer = second.weight.flatten(1)
+    weight = outer @ first.weight.flatten(1)
+    return _pointwise(weight, outer @ first.bias + second.bias)
+
+
+def split_pointwise(conv: nn.Conv2d, channels: int) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """Split a 1×1 convolution over its input: ``conv(cat(a, b)) = first(a) + second(b)``.
+
+    Args:
+        conv: The convolution; its bias stays with the second part.
+        channels: Channels of ``a``.
+    """
+    weight = conv.weight.flatten(1)
+    return _pointwise(weight[:, :channels], None), _pointwise(weight[:, channels:], conv.bias)
+
+
+def polyphase(kernel: Tensor, factor: int) -> tuple[nn.Conv2d, int]:
+    """Rewrite 'enlarge by repetition, then convolve' as a convolution at the small size.
+
+    Nearest-neighbour enlargement by ``factor``, edge padding by half the kernel and a
+    convolution equal edge padding by ``p`` at the small size, a small convolution to
+    ``factor²`` channels, one per position inside a block, and a pixel shuffle.
+
+    Args:
+        kernel: (size, size), size odd.
+        factor: Enlargement.
+
+    Returns:
+        The small convolution, 1 → factor² channels in pixel-shuffle order, and ``p``.
+    """
+    size = kernel.shape[-1]
+    offsets = torch.arange(size) - size // 2
+    padding = -int(torch.div(offsets[0], factor, rounding_mode="floor"))
+    taps = 2 * padding + 1
+    # spread[phase, tap, k] is 1 where the kernel's entry k meets the tap's block.
+    blocks = torch.div(
+        torch.arange(factor)[:, None] + offsets, factor, rounding_mode="floor"
+    )
+    spread = F.one_hot(blocks + padding, taps).transpose(1, 2).to(torch.float64)
+    weight = torch.einsum("pak,qbl,kl->pqab", spread, spread, kernel.double())
+    conv = nn.Conv2d(1, factor**2, taps, bias=False)
+    conv.weight.data = weight.reshape(factor**2, 1, taps, taps).float()
+    return conv, padding
+
+
+def _pointwise(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=bias is not None)
+    return _with(conv, weight[:, :, None, None], bias)
+
+
+def _with(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    """Return a convolution of the same form with other values."""
+    out = nn.Conv2d(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,  # type: ignore[arg-type]
+        conv.stride,  # type: ignore[arg-type]
+        conv.padding,  # type: ignore[arg-type]
+        groups=conv.groups,
+        bias=bias is not None,
+    )
+    out.weight.data = weight.detach().clone()
+    if bias is not None:
+        assert out.bias is not None
+        out.bias.data = bias.detach().clone()
+    return out

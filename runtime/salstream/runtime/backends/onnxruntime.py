@@ -1,0 +1,85 @@
+"""ONNX Runtime: CUDA where the installed build and the machine have it, else the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from salstream.runtime.backends import Output
+from salstream.runtime.errors import SalstreamError
+from salstream.runtime.spec import GraphSpec
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+States = dict[str, NDArray[np.float32]]
+
+
+class OnnxRuntimeBackend:
+    """A graph in ONNX Runtime.
+
+    Args:
+        path: The ``.onnx`` file.
+        threads: Threads for one inference; None: one per core.
+
+    Raises:
+        SalstreamError: ONNX Runtime is not installed, or the file is damaged or not ours.
+    """
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        ort = _import()
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
+        available = ort.get_available_providers()
+        try:
+            self._session: onnxruntime.InferenceSession = ort.InferenceSession(
+                path, options, providers=[name for name in wanted if name in available]
+            )
+        except Exception as error:  # ONNX Runtime raises classes of its own, one per status
+            raise SalstreamError(
+                f"{path} cannot be loaded: it is damaged or no ONNX graph ({_first_line(error)})"
+            ) from error
+        try:
+            self.spec = GraphSpec.from_metadata(self._session.get_modelmeta().custom_metadata_map)
+        except SalstreamError as error:
+            raise SalstreamError(f"{path} is not a graph for salstream: {error}") from error
+        provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
+        self.name = f"onnxruntime-{provider.lower()}"
+        self._state_shapes = {
+            item.name: tuple(item.shape[1:])
+            for item in self._session.get_inputs()
+            if item.name.startswith("state_")
+        }
+        self.recurrent = bool(self._state_shapes)
+
+    def run(self, frames: NDArray[np.uint8], state: States | None) -> Output:
+        """Run the graph once (see :class:`~salstream.runtime.backends.Backend`)."""
+        if state is None:
+            state = {
+                name: np.zeros((len(frames), *shape), np.float32)
+                for name, shape in self._state_shapes.items()
+            }
+        names = ["saliency", *(f"{name}_next" for name in state)]
+        saliency, *next_states = self._session.run(names, {"frames": frames, **state})
+        return Output(saliency, dict(zip(state, next_states, strict=True)))
+
+
+def _import():  # type: ignore[no-untyped-def]  # noqa: ANN202
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise SalstreamError(
+            "ONNX Runtime is not installed; install it with: pip install 'salstream[cpu]' "
+            "(or 'salstream[gpu]' for CUDA)"
+        ) from error
+    return onnxruntime
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200]

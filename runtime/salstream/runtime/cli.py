@@ -1,0 +1,232 @@
+"""The command line. Commands of the other parts join through entry points."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from salstream.runtime.errors import SalstreamError, UsageError
+
+app = typer.Typer(
+    name="salstream",
+    help="Video saliency in real time: where people look, frame by frame.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_Model = Annotated[str, typer.Option(help="A bundled name or an exported .onnx file.")]
+_Backend = Annotated[str | None, typer.Option(help="Inference library; default: the best there is.")]
+_Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+DEFAULT_MODEL: Final = "unisal-dhf1k"
+
+
+def main() -> None:
+    """Run the program: errors of the user's are one sentence and an exit code."""
+    for entry in entry_points(group="salstream.commands"):
+        register: Callable[[typer.Typer], None] = entry.load()
+        register(app)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        app()
+    except SalstreamError as error:
+        _say(f"Error: {error}")
+        sys.exit(error.exit_code)
+
+
+@app.command()
+def run(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Video file, folder or pattern of images, camera number, URL, GStreamer "
+            "pipeline, or - for standard input."
+        ),
+    ],
+    model: _Model = DEFAULT_MODEL,
+    backend: _Backend = None,
+    save: Annotated[
+        str | None, typer.Option(help="Write the overlay as video (- : raw BGR frames).")
+    ] = None,
+    maps: Annotated[Path | None, typer.Option(help="Folder for one map per frame.")] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="Of the maps: png (8 bits) or npy (float32).")
+    ] = "png",
+    show: Annotated[bool, typer.Option("--show", help="Show the overlay in a window.")] = False,
+    opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the overlay.")] = 0.7,
+    start: Annotated[
+        str | None,
+        typer.Option(help="Before the first window is whole: reverse, repeat or skip."),
+    ] = None,
+    phases: Annotated[
+        int | None, typer.Option(min=1, help="Interleaved recurrent passes.")
+    ] = None,
+    stride: Annotated[int, typer.Option(min=1, help="Distance of a window's frames.")] = 1,
+    fps: Annotated[
+        float | None, typer.Option(help="Frame rate of a source that does not know its own.")
+    ] = None,
+    raw_size: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH of raw BGR frames on standard input.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads for inference.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Run a model over a source.
+
+    Example: salstream run video.mp4 --save overlay.mp4 --maps maps/
+    """
+    from salstream.runtime.model import SaliencyModel
+    from salstream.runtime.run import Summary, consume, print_summary
+    from salstream.runtime.sinks import MapFolder, OverlayVideo, RawFrames, Sink, Window
+
+    if as_json and save == "-":
+        raise UsageError("--json and --save - both want standard output; choose one")
+    opened = SaliencyModel.open(model, backend=backend, threads=threads)
+    stream = opened.stream(
+        source,
+        start=start,
+        phases=phases,
+        stride=stride,
+        fps=fps,
+        limit=limit,
+        raw_size=parse_size(raw_size) if raw_size else None,
+    )
+    summary = Summary(
+        source=stream.source.name,
+        model=f"{opened.spec.model}-{opened.spec.domain}",
+        backend=opened.backend.name,
+        phases=stream.predictor.phases,
+    )
+    sinks: list[Sink] = []
+    try:
+        if maps is not None:
+            sinks.append(MapFolder(maps, form))
+        if save == "-":
+            sinks.append(RawFrames(sys.stdout.buffer, opacity))
+        elif save is not None:
+            sinks.append(OverlayVideo(Path(save), stream.source.fps, opacity))
+        if show:
+            sinks.append(Window(f"salstream: {stream.source.name}", opacity))
+    except SalstreamError:
+        stream.close()
+        raise
+    try:
+        consume(stream, sinks, summary)
+    finally:
+        if as_json:
+            typer.echo(json.dumps(summary.as_json()))
+        else:
+            print_summary(summary, Console(stderr=save == "-"))
+
+
+@app.command()
+def demo(
+    source: Annotated[
+        str, typer.Argument(help="Video or camera number; 0 is the first camera.")
+    ] = "0",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the video and the picture.")
+    ] = Path("demo"),
+    model: _Model = DEFAULT_MODEL,
+    limit: Annotated[int, typer.Option(min=1, help="Stop after so many frames.")] = 300,
+) -> None:
+    """Run the bundled model and keep an overlay video and a picture.
+
+    Example: salstream demo video.mp4 -o demo/
+    """
+    from salstream.runtime.model import SaliencyModel
+    from salstream.runtime.run import Summary, consume, print_summary
+    from salstream.runtime.sinks import OverlayVideo, Picture
+
+    opened = SaliencyModel.open(model)
+    stream = opened.stream(source, limit=limit)
+    frames = min(limit, stream.source.frame_count or limit)
+    video, picture = output / "overlay.mp4", output / "frame-and-map.png"
+    summary = Summary(
+        source=stream.source.name,
+        model=f"{opened.spec.model}-{opened.spec.domain}",
+        backend=opened.backend.name,
+        phases=stream.predictor.phases,
+    )
+    sinks = [OverlayVideo(video, stream.source.fps), Picture(picture, frames // 2)]
+    consume(stream, sinks, summary)
+    print_summary(summary, Console())
+    typer.echo(f"Overlay video: {video}\nFrame and map: {picture}")
+
+
+@app.command()
+def info(
+    model: Annotated[str, typer.Argument(help="A bundled name or an exported .onnx file.")],
+    as_json: _Json = False,
+) -> None:
+    """Say what a graph is: network, domain, size, state, licence, verification.
+
+    Example: salstream info unisal-dhf1k
+    """
+    from salstream.runtime.model import SaliencyModel
+
+    opened = SaliencyModel.open(model)
+    facts: dict[str, Any] = {
+        "path": str(opened.path),
+        "bytes": opened.path.stat().st_size,
+        "backend": opened.backend.name,
+        "recurrent": opened.backend.recurrent,
+        **dataclasses.asdict(opened.spec),
+    }
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    table = Table(box=None, show_header=False)
+    for name, value in facts.items():
+        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if name == "verification" else value
+        table.add_row(name.replace("_", " "), "–" if shown in (None, "") else str(shown))
+    Console().print(table)
+
+
+@app.command()
+def doctor(as_json: _Json = False) -> None:
+    """Say what is installed, what is missing, and the command that mends it.
+
+    Example: salstream doctor
+    """
+    from salstream.runtime import doctor as examination
+
+    findings = examination.examine()
+    if as_json:
+        typer.echo(json.dumps(examination.as_json(findings)))
+    else:
+        marks = {"ok": "✓", "missing": "–", "problem": "✗"}
+        table = Table(box=None, show_header=False)
+        for finding in findings:
+            table.add_row(marks[finding.status], finding.name, finding.detail, finding.remedy)
+        Console().print(table)
+    if not examination.can_stream(findings):
+        raise typer.Exit(1)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read a size such as ``224x384``: height, width.
+
+    Raises:
+        UsageError: It is none.
+    """
+    match = re.fullmatch(r"(\d+)[x×](\d+)", text.strip())
+    if match is None:
+        raise UsageError(f"cannot read the size {text!r}: expected HEIGHTxWIDTH, such as 224x384")
+    return int(match[1]), int(match[2])
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)

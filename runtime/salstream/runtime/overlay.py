@@ -1,0 +1,54 @@
+"""Saliency drawn over a frame, or beside it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+Map = NDArray[np.float32]
+
+
+def overlay(image: Image, saliency: Map, opacity: float = 0.7) -> Image:
+    """Colour a frame by its saliency: untouched at 0, mostly the map's colour at 1.
+
+    Args:
+        image: uint8 BGR, (height, width, 3).
+        saliency: float32 in [0, 1], (height, width).
+        opacity: Weight of the colour where the saliency is 1, in [0, 1].
+
+    Returns:
+        uint8 BGR, (height, width, 3).
+    """
+    colour, rest = _blend_tables(opacity)
+    level = to_8_bits(saliency)
+    shine_through = cv2.multiply(image, cv2.applyColorMap(level, rest), scale=1 / 255)
+    return np.asarray(cv2.add(shine_through, cv2.applyColorMap(level, colour)), np.uint8)
+
+
+def to_8_bits(saliency: Map) -> Image:
+    """Return the map as uint8, 1 becoming 255, rounded to the nearest."""
+    return np.asarray(cv2.convertScaleAbs(saliency, alpha=255), np.uint8)
+
+
+def side_by_side(image: Image, saliency: Map) -> Image:
+    """Return frame and map next to each other, uint8 BGR, (height, 2 × width, 3)."""
+    grey = cv2.cvtColor(to_8_bits(saliency), cv2.COLOR_GRAY2BGR)
+    return np.hstack([image, np.asarray(grey, np.uint8)])
+
+
+@lru_cache(maxsize=8)
+def _blend_tables(opacity: float) -> tuple[Image, Image]:
+    """Return, by level of saliency, the colour times its weight, and the frame's weight.
+
+    Tables, (256, 1, 3) each, make blending two look-ups, a product and a sum.
+    """
+    levels = np.arange(256, dtype=np.uint8)[:, None]
+    weight = opacity * levels[:, :, None] / 255
+    colours = cv2.applyColorMap(levels, cv2.COLORMAP_TURBO)
+    colour = np.rint(colours * weight).astype(np.uint8)
+    rest = np.rint(255 * (1 - weight)).astype(np.uint8)
+    return colour, np.repeat(rest, 3, axis=2)

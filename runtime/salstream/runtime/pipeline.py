@@ -1,0 +1,217 @@
+"""Capture → predict → consume, each in a thread of its own, joined by short queues.
+
+Decoding and resizing run beside inference, and both beside whatever the consumer does
+with the results. An exception anywhere ends the stream: the consumer gets the results of
+every frame that was read before, then that exception.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from salstream.runtime.predictor import Predictor
+from salstream.runtime.preprocess import prepare
+from salstream.runtime.results import Result
+from salstream.runtime.sources import Frame, Source
+
+_QUEUE_SIZE: Final = 4
+_POLL_S: Final = 0.1
+_JOIN_S: Final = 2.0
+_LATEST: Final = 10_000
+
+
+class Timings:
+    """Milliseconds per stage, of the latest 10,000 frames."""
+
+    def __init__(self) -> None:
+        self._stages: dict[str, deque[float]] = {}
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Note one duration."""
+        self._stages.setdefault(stage, deque(maxlen=_LATEST)).append(seconds * 1000)
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Note how long the block takes."""
+        begin = time.perf_counter()
+        yield
+        self.add(stage, time.perf_counter() - begin)
+
+    def percentiles(self) -> dict[str, dict[str, float]]:
+        """Return p50, p95 and p99 in milliseconds by stage."""
+        return {
+            stage: {
+                f"p{p}": round(float(np.percentile(np.fromiter(values, float), p)), 3)
+                for p in (50, 95, 99)
+            }
+            for stage, values in list(self._stages.items())
+        }
+
+
+@dataclass
+class _Captured:
+    frame: Frame
+    prepared: NDArray[np.uint8]
+    begin_s: float
+
+
+@dataclass
+class _End:
+    error: BaseException | None
+
+
+class Stream:
+    """The results of one source, in order; iterate over it once.
+
+    Leaving the loop early, or the ``with`` block, stops the threads and closes the source.
+
+    Args:
+        source: Where the frames come from. A live one drops its oldest unread frame when
+            the model is slower, any other one waits.
+        predictor: Turns frames into results.
+        limit: Stop after so many frames; None reads to the end.
+
+    Attributes:
+        frames: Frames read so far, the dropped ones among them.
+        maps: Results given so far.
+        dropped: Frames of a live source that came too fast.
+        timings: Durations of the stages ``decode``, ``preprocess`` and ``infer``; the
+            consumer may add its own.
+    """
+
+    def __init__(self, source: Source, predictor: Predictor, limit: int | None = None) -> None:
+        self.source = source
+        self.predictor = predictor
+        self.frames = 0
+        self.maps = 0
+        self.dropped = 0
+        self.timings = Timings()
+        self.limit = limit
+        self._stop = threading.Event()
+        self._captured: queue.Queue[_Captured | _End] = queue.Queue(
+            1 if source.live else _QUEUE_SIZE
+        )
+        self._results: queue.Queue[tuple[Result, float] | _End] = queue.Queue(_QUEUE_SIZE)
+        self._threads = [
+            threading.Thread(target=self._capture, name="salstream-capture", daemon=True),
+            threading.Thread(target=self._predict, name="salstream-predict", daemon=True),
+        ]
+        self._iterator = self._consume()
+
+    @property
+    def skipped(self) -> int:
+        """Frames that have no map because of the start policy."""
+        return self.predictor.skipped
+
+    def __iter__(self) -> Iterator[Result]:
+        return self._iterator
+
+    def __next__(self) -> Result:
+        return next(self._iterator)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the threads and close the source; safe to call again."""
+        self._stop.set()
+        for thread in self._threads:
+            if thread.ident is None:
+                self.source.close()
+            else:
+                thread.join(_JOIN_S)
+
+    def _consume(self) -> Iterator[Result]:
+        try:
+            for thread in self._threads:
+                thread.start()
+            while not isinstance(item := self._results.get(), _End):
+                result, begin_s = item
+                self.maps += 1
+                yield result
+                self.timings.add("end_to_end", time.perf_counter() - begin_s)
+            if item.error is not None:
+                raise item.error
+        finally:
+            self.close()
+
+    def _capture(self) -> None:
+        error: BaseException | None = None
+        try:
+            frames = iter(self.source)
+            while not self._stop.is_set() and self.frames != self.limit:
+                begin = time.perf_counter()
+                frame = next(frames, None)
+                if frame is None:
+                    break
+                decoded = time.perf_counter()
+                prepared = prepare(frame.image, self.predictor.spec)
+                self.timings.add("decode", decoded - begin)
+                self.timings.add("preprocess", time.perf_counter() - decoded)
+                if self.source.live:
+                    self._drop_oldest()
+                self.frames += 1
+                self._put(self._captured, _Captured(frame, prepared, begin))
+        except BaseException as caught:  # whatever it is, the consumer gets it
+            error = caught
+        finally:
+            self.source.close()
+        self._put(self._captured, _End(error))
+
+    def _drop_oldest(self) -> None:
+        with suppress(queue.Empty):
+            self._captured.get_nowait()
+            self.dropped += 1
+
+    def _predict(self) -> None:
+        begins: deque[_Captured] = deque()
+        try:
+            while not isinstance(item := self._next_captured(), _End):
+                begins.append(item)
+                before = self.predictor.infer_s
+                results = self.predictor.push(item.frame, item.prepared)
+                self.timings.add("infer", self.predictor.infer_s - before)
+                self._give(results, begins)
+            self._give(self.predictor.flush(), begins)
+        except BaseException as caught:  # whatever it is, the consumer gets it
+            item = _End(caught)
+        self._put(self._results, item)
+
+    def _next_captured(self) -> _Captured | _End:
+        while not self._stop.is_set():
+            with suppress(queue.Empty):
+                return self._captured.get(timeout=_POLL_S)
+        return _End(None)
+
+    def _give(self, results: list[Result], begins: deque[_Captured]) -> None:
+        """Hand results over, each with the time at which its frame was asked for."""
+        for result in results:
+            while (captured := begins.popleft()).frame.index != result.index:
+                pass  # a skipped frame
+            self._put(self._results, (result, captured.begin_s))
+
+    def _put(self, to: queue.Queue[Any], item: object) -> None:
+        """Wait for room, but not longer than the stream lives."""
+        while not self._stop.is_set():
+            with suppress(queue.Full):
+                to.put(item, timeout=_POLL_S)
+                return

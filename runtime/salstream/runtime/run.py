@@ -1,0 +1,124 @@
+"""One run over a source: sinks fed, progress shown, a summary at the end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from salstream.runtime.pipeline import Stream
+from salstream.runtime.results import Result
+from salstream.runtime.sinks import Sink, StopStream
+
+
+@dataclass
+class Summary:
+    """What a run did.
+
+    Attributes:
+        source: Name of the source, without passwords.
+        model: Name and domain of the graph.
+        backend: Inference library and device.
+        frames: Frames read.
+        maps: Maps made and handed to every output.
+        skipped: Frames without a map because of the start policy.
+        dropped: Frames of a live source that came faster than the model.
+        damaged: Packets of a video file that could not be decoded.
+        phases: Interleaved recurrent passes.
+        seconds: From the first frame asked for to the last output closed.
+        fps: Maps per second.
+        latency_ms: p50, p95 and p99 by stage: ``decode``, ``preprocess``, ``infer``,
+            ``postprocess``, ``write`` and ``end_to_end``, of the latest 10,000 frames.
+    """
+
+    source: str
+    model: str
+    backend: str
+    frames: int = 0
+    maps: int = 0
+    skipped: int = 0
+    dropped: int = 0
+    damaged: int = 0
+    phases: int = 1
+    seconds: float = 0.0
+    fps: float = 0.0
+    latency_ms: dict[str, dict[str, float]] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the summary for programs."""
+        return asdict(self)
+
+
+def consume(stream: Stream, sinks: Sequence[Sink], summary: Summary) -> None:
+    """Feed every result to every sink and fill in the summary, also when something fails.
+
+    Raises:
+        SalstreamError: The source, the model or a sink failed; what was written is closed.
+    """
+    begin = time.perf_counter()
+    try:
+        with ExitStack() as stack:
+            # Last in, first out: the stream stops before the sinks are closed.
+            for sink in sinks:
+                stack.enter_context(closing(sink))
+            stack.enter_context(stream)
+            for result in _with_progress(stream):
+                with stream.timings.measure("postprocess"):
+                    _ = result.saliency
+                with stream.timings.measure("write"):
+                    for sink in sinks:
+                        sink.write(result)
+                summary.maps += 1
+    except StopStream:
+        pass
+    finally:
+        summary.frames, summary.skipped = stream.frames, stream.skipped
+        summary.dropped = stream.dropped
+        summary.damaged = getattr(stream.source, "damaged", 0)
+        summary.seconds = round(time.perf_counter() - begin, 3)
+        summary.fps = round(summary.maps / summary.seconds, 2) if summary.seconds else 0.0
+        summary.latency_ms = stream.timings.percentiles()
+
+
+def print_summary(summary: Summary, console: Console) -> None:
+    """Print a summary for people."""
+    console.print(
+        f"{summary.frames} frames in, {summary.maps} maps out, {summary.skipped} skipped, "
+        f"{summary.dropped} dropped; {summary.seconds:.1f} s, {summary.fps:.1f} maps per second "
+        f"({summary.model} on {summary.backend}, phases: {summary.phases})",
+        soft_wrap=True,
+    )
+    if not summary.latency_ms:
+        return
+    table = Table("stage", "p50 ms", "p95 ms", "p99 ms", box=None)
+    for stage, values in summary.latency_ms.items():
+        table.add_row(stage.replace("_", " "), *(f"{value:.1f}" for value in values.values()))
+    console.print(table)
+
+
+def _with_progress(stream: Stream) -> Iterable[Result]:
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]} fps"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    )
+    total = stream.limit if stream.limit is not None else stream.source.frame_count
+    begin = time.perf_counter()
+    with progress:
+        task = progress.add_task(stream.source.name, total=total, rate="–")
+        for result in stream:
+            yield result
+            rate = stream.maps / (time.perf_counter() - begin)
+            progress.update(task, completed=stream.maps, rate=f"{rate:.0f}")

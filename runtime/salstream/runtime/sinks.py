@@ -1,0 +1,290 @@
+"""Where results go: an overlay video, maps as files, a window, a pipe."""
+
+from __future__ import annotations
+
+import io
+import os
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final, Literal, Protocol, get_args
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from salstream.runtime.errors import SalstreamError, UsageError
+from salstream.runtime.overlay import side_by_side, to_8_bits
+from salstream.runtime.results import Result
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+    from av.video.stream import VideoStream
+
+MapFormat = Literal["png", "npy"]
+MAP_FORMATS: Final = get_args(MapFormat)
+VIDEO_SUFFIXES: Final = (".mp4", ".mov", ".mkv", ".avi")
+
+_TIME_BASE: Final = Fraction(1, 90_000)
+_DEFAULT_FPS: Final = 30.0
+
+
+class Sink(Protocol):
+    """Takes results in order; ``close`` completes what was written."""
+
+    def write(self, result: Result) -> None:
+        """Take one result."""
+        ...
+
+    def close(self) -> None:
+        """Complete the output; safe to call again."""
+        ...
+
+
+class MapFolder:
+    """One file per frame: ``000000.png`` (8 bits) or ``000000.npy`` (float32).
+
+    Each file appears under its name only when it is whole.
+
+    Args:
+        folder: Made if it is not there.
+        form: ``png`` or ``npy``.
+
+    Raises:
+        SalstreamError: The folder cannot be made or written to.
+    """
+
+    def __init__(self, folder: Path, form: MapFormat = "png") -> None:
+        if form not in MAP_FORMATS:
+            raise UsageError(f"unknown map format {form!r}; known: {', '.join(MAP_FORMATS)}")
+        self._folder = folder
+        self._form = form
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / ".salstream"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise SalstreamError(f"cannot write maps to {folder}: {error.strerror}") from error
+
+    def write(self, result: Result) -> None:
+        """Write the map of one frame, of the frame's own size."""
+        if self._form == "png":
+            content = cv2.imencode(".png", to_8_bits(result.saliency))[1].tobytes()
+        else:
+            buffer = io.BytesIO()
+            np.save(buffer, result.saliency)
+            content = buffer.getvalue()
+        _write_whole(self._folder / f"{result.index:06d}.{self._form}", content)
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+
+class OverlayVideo:
+    """The frames coloured by their saliency, as H.264 video at the source's own times.
+
+    What was written stays playable whatever happens: the file is fragmented while it
+    grows and becomes an ordinary one when it is closed. Frames of another size than the
+    first are scaled to that.
+
+    Args:
+        path: ``.mp4``, ``.mov``, ``.mkv`` or ``.avi``.
+        fps: Frame rate where the results have no times.
+        opacity: Of the colour, in [0, 1].
+
+    Raises:
+        UsageError: The suffix is not known.
+        SalstreamError: The file cannot be written.
+    """
+
+    def __init__(self, path: Path, fps: float | None = None, opacity: float = 0.7) -> None:
+        if path.suffix.lower() not in VIDEO_SUFFIXES:
+            raise UsageError(
+                f"cannot save to {path}: expected one of the suffixes {', '.join(VIDEO_SUFFIXES)}"
+            )
+        self._path = path
+        self._fps = fps or _DEFAULT_FPS
+        self._opacity = opacity
+        self._stream: VideoStream | None = None
+        self._written = 0
+        self._last_pts = -1
+        fragmented = path.suffix.lower() in (".mp4", ".mov")
+        options = {"movflags": "hybrid_fragmented"} if fragmented else {}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._container: OutputContainer | None = av.open(path, "w", options=options)
+        except OSError as error:
+            raise SalstreamError(f"cannot write {path}: {error.strerror}") from error
+
+    def write(self, result: Result) -> None:
+        """Add one frame."""
+        assert self._container is not None
+        image = result.overlay(self._opacity)
+        if self._stream is None:
+            self._stream = self._open_stream(self._container, image)
+        width, height = self._stream.width, self._stream.height
+        frame = av.VideoFrame.from_ndarray(_fit(image, height, width), format="bgr24")
+        frame.time_base = _TIME_BASE
+        time = self._written / self._fps if result.time is None else result.time
+        # Encoders want times that grow; a source's may stand still or jump back.
+        self._last_pts = max(self._last_pts + 1, round(time / _TIME_BASE))
+        frame.pts = self._last_pts
+        self._written += 1
+        try:
+            self._container.mux(self._stream.encode(frame))
+        except OSError as error:
+            raise SalstreamError(f"cannot write {self._path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Write what the encoder still holds and complete the file."""
+        if self._container is None:
+            return
+        container, self._container = self._container, None
+        try:
+            if self._stream is not None:
+                container.mux(self._stream.encode(None))
+            container.close()
+        except OSError as error:
+            raise SalstreamError(f"cannot write {self._path}: {error.strerror}") from error
+
+    def _open_stream(self, container: OutputContainer, image: NDArray[np.uint8]) -> VideoStream:
+        rate = Fraction(self._fps).limit_denominator(1001)
+        stream = container.add_stream("libx264", rate=rate)
+        # 4:2:0 wants even sizes: an odd row or column is repeated.
+        stream.height, stream.width = (length + length % 2 for length in image.shape[:2])
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = _TIME_BASE
+        stream.options = {"preset": "superfast", "crf": "20"}
+        return stream
+
+
+class RawFrames:
+    """The coloured frames as raw BGR24 on a stream of bytes, for ffmpeg and the like.
+
+    Args:
+        out: For example ``sys.stdout.buffer``.
+        opacity: Of the colour, in [0, 1].
+    """
+
+    def __init__(self, out: BinaryIO, opacity: float = 0.7) -> None:
+        self._out = out
+        self._opacity = opacity
+        self._size: tuple[int, int] | None = None
+
+    def write(self, result: Result) -> None:
+        """Write one frame; one of another size than the first is scaled to that."""
+        image = result.overlay(self._opacity)
+        self._size = self._size or (image.shape[0], image.shape[1])
+        try:
+            self._out.write(_fit(image, *self._size).tobytes())
+        except BrokenPipeError as error:  # the reader has seen enough
+            raise StopStream from error
+
+    def close(self) -> None:
+        """Hand over what is buffered."""
+        with suppress(BrokenPipeError):
+            self._out.flush()
+
+
+class Window:
+    """A window on the screen; closing it, or Escape, ends the stream.
+
+    Args:
+        title: Of the window.
+        opacity: Of the colour, in [0, 1].
+
+    Raises:
+        SalstreamError: pygame-ce is not installed, or there is no screen.
+    """
+
+    def __init__(self, title: str, opacity: float = 0.7) -> None:
+        try:
+            os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+            import pygame
+        except ImportError as error:
+            raise SalstreamError(
+                "a window needs pygame-ce; install it with: pip install 'salstream[window]'"
+            ) from error
+        self._pygame = pygame
+        self._opacity = opacity
+        self._title = title
+        try:
+            pygame.display.init()
+        except pygame.error as error:
+            raise SalstreamError(
+                f"no window can be opened here ({error}); use --save or --maps instead"
+            ) from error
+
+    def write(self, result: Result) -> None:
+        """Show one frame."""
+        pygame = self._pygame
+        image = result.overlay(self._opacity)
+        height, width = image.shape[:2]
+        screen = pygame.display.get_surface()
+        if screen is None or screen.get_size() != (width, height):
+            screen = pygame.display.set_mode((width, height))
+            pygame.display.set_caption(self._title)
+        screen.blit(pygame.image.frombuffer(image.tobytes(), (width, height), "BGR"), (0, 0))
+        pygame.display.flip()
+        for event in pygame.event.get():
+            escape = event.type == pygame.KEYDOWN and event.key == pygame.K_ESCAPE
+            if event.type == pygame.QUIT or escape:
+                raise StopStream
+
+    def close(self) -> None:
+        """Close the window."""
+        self._pygame.display.quit()
+
+
+class Picture:
+    """One PNG with a frame and its map side by side.
+
+    Args:
+        path: The file to write.
+        index: The frame to take; the last one if the source ends before it.
+    """
+
+    def __init__(self, path: Path, index: int) -> None:
+        self._path = path
+        self._index = index
+        self._result: Result | None = None
+
+    def write(self, result: Result) -> None:
+        """Keep the result until the wanted frame has come."""
+        if result.index <= self._index:
+            self._result = result
+
+    def close(self) -> None:
+        """Write the picture."""
+        if self._result is None:
+            return
+        picture = side_by_side(self._result.frame, self._result.saliency)
+        _write_whole(self._path, cv2.imencode(".png", picture)[1].tobytes())
+
+
+class StopStream(Exception):  # noqa: N818: no error, a wish
+    """A sink asks for an orderly end."""
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file that appears under its name only when it is whole."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise SalstreamError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _fit(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Bring an image to a size; one missing row or column is repeated, not scaled."""
+    if image.shape[:2] == (height, width):
+        return image
+    below, right = height - image.shape[0], width - image.shape[1]
+    if below in (0, 1) and right in (0, 1):
+        return np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

@@ -1,0 +1,320 @@
+"""Videos that PyAV decodes: files, standard input and network streams."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import av
+import av.container
+import av.error
+import av.format
+import av.stream
+import av.video.reformatter
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from salstream.runtime.errors import SalstreamError
+from salstream.runtime.sources import Frame, Reader, redact, time_of
+
+logger = logging.getLogger("salstream")
+
+# More threads would decode little faster, and each holds a frame.
+DECODING_THREADS: Final = min(4, os.cpu_count() or 1)
+
+# Containers that state a duration at their start and no number of frames.
+_STATE_DURATION: Final = ("matroska,webm", "flv")
+# How far short of its stated duration a whole file may end: muxers round, and some count
+# the last frame twice.
+_DURATION_SLACK_S: Final = 0.5
+
+_URL_OPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
+    # UDP only where the camera refuses TCP: every lost packet would show
+    "rtsp": {"rtsp_flags": "prefer_tcp", "analyzeduration": "1000000"},
+    "rtsps": {"rtsp_flags": "prefer_tcp", "analyzeduration": "1000000"},
+    "rtmp": {"analyzeduration": "1000000"},
+    "udp": {"overrun_nonfatal": "1", "analyzeduration": "2000000"},
+    "tcp": {"analyzeduration": "2000000"},
+    "srt": {"analyzeduration": "2000000"},
+}
+_ROTATIONS: Final = {
+    90: cv2.ROTATE_90_COUNTERCLOCKWISE,
+    180: cv2.ROTATE_180,
+    270: cv2.ROTATE_90_CLOCKWISE,
+}
+
+
+def open_file(path: Path) -> Video:
+    """Open a video file.
+
+    Raises:
+        SalstreamError: It is not a video that can be decoded.
+    """
+    if path.is_file() and path.stat().st_size == 0:
+        raise SalstreamError(f"{path} is empty: expected a video")
+    # the prefix keeps ffmpeg from reading a protocol or a pattern into the name
+    return _open(f"file:{path}", str(path))
+
+
+def open_stream(stream: BinaryIO, name: str) -> Video:
+    """Open a video that is read from a binary stream, which need not seek.
+
+    Raises:
+        SalstreamError: It is not a video that can be decoded.
+    """
+    return _open(stream, name, rewinds=stream.seekable())
+
+
+def open_url(url: str, timeout_s: float) -> Video:
+    """Open a network stream; a plain file behind http:// is not live.
+
+    Raises:
+        SalstreamError: It does not answer within ``timeout_s`` seconds, refuses, or sends no
+            video.
+    """
+    scheme = url.partition("://")[0].lower()
+    return _open(url, url, scheme=scheme, timeout_s=timeout_s, rewinds=False)
+
+
+def _open(
+    location: str | BinaryIO,
+    name: str,
+    *,
+    scheme: str | None = None,
+    timeout_s: float = 0,
+    rewinds: bool = True,
+) -> Video:
+    options = dict(_URL_OPTIONS.get(scheme or "", {}))
+    begin = time.monotonic()
+    try:
+        container = av.open(location, "r", options=options, timeout=timeout_s if scheme else None)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        why = _why(error, scheme, timeout_s, time.monotonic() - begin)
+        # without its cause, whose text gives away the URL's password
+        raise SalstreamError(f"{redact(name)} {why}") from None
+    try:
+        return Video(container, name, scheme=scheme, timeout_s=timeout_s, rewinds=rewinds)
+    except BaseException:
+        container.close()
+        raise
+
+
+class Video(Reader):
+    """A container whose best video stream is decoded frame by frame.
+
+    Attributes:
+        damaged: Packets that were left out because they could not be decoded.
+    """
+
+    def __init__(
+        self,
+        container: av.container.InputContainer,
+        name: str,
+        *,
+        scheme: str | None,
+        timeout_s: float,
+        rewinds: bool,
+    ) -> None:
+        stream = container.streams.best("video")
+        if not isinstance(stream, av.VideoStream) or container.format.name == "tty":
+            # ffmpeg has a demuxer that draws text files
+            raise SalstreamError(f"{redact(name)} has no video in it: expected a video")
+        if av.stream.Disposition.attached_pic in stream.disposition:
+            raise SalstreamError(
+                f"{redact(name)} has no video in it, only sound and a cover picture"
+            )
+        if stream.codec_context is None:
+            raise SalstreamError(
+                f"{redact(name)} cannot be decoded: this PyAV has no decoder for its video; "
+                "convert it to H.264 first"
+            )
+        live = scheme is not None and not (scheme in ("http", "https") and container.duration)
+        rate = stream.average_rate or stream.guessed_rate
+        fps = float(rate) if rate and 0 < rate < 1000 else None
+        # without timestamps of its own, ffmpeg would invent 25 frames per second
+        flags = av.format.Flags(container.format.flags)
+        self._arrival_clock = live and av.format.Flags.no_timestamps in flags
+        super().__init__(
+            name,
+            fps=None if self._arrival_clock else fps,
+            live=live,
+            frame_count=stream.frames or None,
+        )
+        # frame threads hold frames back, so a live stream does without them
+        stream.thread_type = "SLICE" if live else "AUTO"
+        stream.codec_context.thread_count = DECODING_THREADS
+        self.damaged = 0
+        self._container = container
+        self._stream = stream
+        self._timeout_s = timeout_s
+        self._rewinds = rewinds
+        self._reformatter = av.video.reformatter.VideoReformatter()
+        self._start: float | None = None
+        self._packet_count = 0
+        self._index_at_open = len(stream.index_entries)
+        self._end_s = 0.0
+        self._broken = ""  # why the packets stopped coming
+
+    def _read(self) -> Iterator[Frame]:
+        index = 0
+        try:
+            for picture in self._pictures():
+                yield Frame(index, self._time(picture, index), self._image(picture))
+                index += 1
+        finally:
+            if self.damaged:
+                logger.warning("%s: %d damaged packets were left out", self.name, self.damaged)
+        self._check_end(index)
+
+    def _check_end(self, frames: int) -> None:
+        """Raise if there should have been more than these frames."""
+        declared = "" if self.live else self._declared(frames)
+        if declared and not frames and not self._rewinds:
+            raise SalstreamError(
+                f"{self.name} cannot be rewound, and this video has its index at its end: open it "
+                "as a file, or write it with ffmpeg's '-movflags +faststart'"
+            )
+        if declared:
+            raise SalstreamError(
+                f"{self.name} ended after {frames} of {declared} frames: it is cut off or "
+                "damaged; copy or record it again, or go on with what there is"
+            )
+        if self._broken:
+            raise SalstreamError(
+                f"{self.name} broke off after {frames} frames ({self._broken}): "
+                + ("check network and sender" if self.live else "it is damaged")
+            )
+        if frames == 0:
+            raise SalstreamError(f"{self.name} has no frame that can be decoded")
+
+    def _release(self) -> None:
+        self._container.close()
+
+    def _pictures(self) -> Iterator[av.VideoFrame]:
+        for packet in self._packets():
+            yield from self._decode(packet)
+        yield from self._decode(None)
+
+    def _packets(self) -> Iterator[av.Packet[Any]]:
+        container, stream = self._container, self._stream
+        # sound may be what lasts longest
+        states_duration = container.format.name in _STATE_DURATION
+        streams = container.streams if states_duration else (stream,)
+        # damage that a transport may heal from is the decoder's business; elsewhere this
+        # flag means that the file ends inside the packet
+        cut_if_corrupt = not self.live and container.format.name != "mpegts"
+        asked = time.monotonic()
+        try:
+            for packet in container.demux(*streams):
+                if packet.pts is not None:
+                    end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                    self._end_s = max(self._end_s, end)
+                if packet.stream_index != stream.index:
+                    pass
+                elif not packet.size:  # would end the decoding; PyAV adds one without a time
+                    self._packet_count += packet.dts is not None
+                elif not (packet.is_corrupt and cut_if_corrupt):
+                    self._packet_count += 1
+                    yield packet
+                asked = time.monotonic()
+        except (av.FFmpegError, OSError) as error:
+            waited_s = time.monotonic() - asked
+            if self.live and _is_silence(error, self._timeout_s, waited_s):
+                self._broken = f"nothing for {self._timeout_s:g} s"
+            else:
+                self._broken = _text(error)
+
+    def _decode(self, packet: av.Packet[Any] | None) -> list[av.VideoFrame]:
+        try:
+            return self._stream.codec_context.decode(packet)
+        except av.error.EOFError:
+            return []
+        except av.FFmpegError:
+            self.damaged += 1
+            return []
+
+    def _declared(self, frames: int) -> str:
+        """How many frames there should have been, if more than came."""
+        index, count = len(self._stream.index_entries), self._stream.frames
+        # What an edit list hides, and the gaps of an AVI, are counted in the header but not in
+        # the index; so a file is whole if the index that it came with was served whole.
+        if index > self._packet_count or count > self._packet_count != self._index_at_open:
+            return str(max(index, count))
+        if self._container.format.name in _STATE_DURATION and self._container.duration:
+            missing_s = self._container.duration / av.time_base - self._end_s
+            if missing_s > _DURATION_SLACK_S:
+                return f"about {frames + round(missing_s * (self.fps or 1))}"
+        return ""
+
+    def _time(self, picture: av.VideoFrame, index: int) -> float | None:
+        due = time_of(index, self.fps)
+        if self._arrival_clock:
+            now = time.monotonic()
+        elif picture.pts is not None and self._stream.time_base is not None:
+            now = float(picture.pts * self._stream.time_base)
+        else:
+            return due
+        if self._start is None:
+            # an RTSP camera's first frames may come before its clock is known
+            self._start = now - (due or 0.0)
+        return now - self._start
+
+    def _image(self, picture: av.VideoFrame) -> NDArray[np.uint8]:
+        # One thread: a conversion is too short to be shared out. The array is the
+        # picture's own memory, which lives as long as the array does.
+        plane = self._reformatter.reformat(picture, format="bgr24", threads=1).planes[0]
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+        image = np.ascontiguousarray(rows[:, : 3 * plane.width])
+        image = image.reshape(plane.height, plane.width, 3)
+        turn = _ROTATIONS.get(round(picture.rotation / 90) * 90 % 360)
+        return image if turn is None else np.asarray(cv2.rotate(image, turn), np.uint8)
+
+
+def _why(error: Exception, scheme: str | None, timeout_s: float, waited_s: float) -> str:
+    """Say in words for people what ffmpeg's error means, and what to do."""
+    if scheme is None:
+        if isinstance(error, av.error.InvalidDataError | av.error.EOFError):
+            return "cannot be opened as a video: it is damaged, cut off or no video at all"
+        return f"cannot be read: {_text(error)}"
+    if _is_silence(error, timeout_s, waited_s):
+        return (
+            f"sent nothing for {timeout_s:g} s: check address, port and network, and that the "
+            "sender is running"
+        )
+    for kind, text in _NETWORK_ERRORS.items():
+        if isinstance(error, kind):
+            return text.format(scheme=scheme, timeout_s=timeout_s)
+    return (
+        f"cannot be reached ({_text(error)}): check address and network, and that the sender is "
+        "running"
+    )
+
+
+_NETWORK_ERRORS: Final[Mapping[type[Exception], str]] = {
+    av.error.HTTPUnauthorizedError: (
+        "asks for another user name or password (401): give them as "
+        "{scheme}://user:password@host/path"
+    ),
+    av.error.HTTPForbiddenError: "forbids it (403): check what this user may see",
+    av.error.HTTPNotFoundError: "has nothing at this path (404): check the path",
+    av.error.ConnectionRefusedError: (
+        "refused the connection: check address and port, and that the sender is running"
+    ),
+    av.error.InvalidDataError: "answered with something that is not a video: check the path",
+    av.error.EOFError: "ended before its first frame: check the path",
+    av.error.ProtocolNotFoundError: "cannot be opened: this PyAV was built without {scheme}",
+}
+
+
+def _is_silence(error: Exception, timeout_s: float, waited_s: float) -> bool:
+    # some protocols give the wait that PyAV interrupted another name
+    return isinstance(error, av.error.ExitError | av.error.TimeoutError) or waited_s >= timeout_s
+
+
+def _text(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or type(error).__name__).lower()

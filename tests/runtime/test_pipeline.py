@@ -1,0 +1,118 @@
+"""The three threads: order, errors, early ends, and what a live source drops."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from fakes import FakeBackend, numbered, spec
+from salstream.runtime import Predictor, SalstreamError, Stream
+from salstream.runtime.sources import Frame, open_source
+
+
+def stream_of(
+    frames: Iterator[NDArray[np.uint8]] | list[NDArray[np.uint8]],
+    backend: FakeBackend | None = None,
+    limit: int | None = None,
+) -> Stream:
+    return Stream(open_source(frames), Predictor(backend or FakeBackend(spec(16))), limit)
+
+
+def our_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("salstream")]
+
+
+@settings(deadline=None, max_examples=30)
+@given(count=st.integers(1, 60), limit=st.none() | st.integers(1, 60))
+def test_every_frame_comes_out_once_and_in_order(count: int, limit: int | None) -> None:
+    stream = stream_of([numbered(n) for n in range(count)], limit=limit)
+    expected = min(count, limit or count)
+    assert [result.index for result in stream] == list(range(expected))
+    assert (stream.frames, stream.maps, stream.dropped) == (expected, expected, 0)
+
+
+def test_an_error_of_the_source_comes_after_the_results_of_the_frames_before_it() -> None:
+    def frames() -> Iterator[NDArray[np.uint8]]:
+        yield from (numbered(n) for n in range(20))
+        raise SalstreamError("the tape is torn")
+
+    seen = []
+    with pytest.raises(SalstreamError, match="the tape is torn"):
+        for result in stream_of(frames()):
+            seen.append(result.index)
+    assert seen == list(range(20))
+    assert our_threads() == []
+
+
+def test_an_error_of_the_model_ends_the_stream() -> None:
+    class Broken(FakeBackend):
+        def run(self, frames: NDArray[np.uint8], state: object) -> object:  # type: ignore[override]
+            if len(self.runs) == 3:
+                raise SalstreamError("the model gave up")
+            return super().run(frames, state)
+
+    endless = (numbered(n % 1000) for n in iter(int, 1))
+    with pytest.raises(SalstreamError, match="the model gave up"):
+        list(stream_of(endless, Broken(spec())))
+    assert our_threads() == []
+
+
+@pytest.mark.parametrize("after", [0, 1, 5])
+def test_leaving_early_stops_the_threads_and_closes_the_source(after: int) -> None:
+    source = open_source(numbered(n % 1000) for n in iter(int, 1))
+    with Stream(source, Predictor(FakeBackend(spec()))) as stream:
+        for _ in range(after):
+            next(stream)
+    assert our_threads() == []
+    assert list(source) == []
+
+
+class LiveSource:
+    """A camera of 100 frames per second."""
+
+    name, fps, live, frame_count = "camera", 100.0, True, None
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __iter__(self) -> Iterator[Frame]:
+        for n in range(self._count):
+            time.sleep(0.01)
+            yield Frame(n, n / 100, numbered(n))
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> LiveSource:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def test_a_live_source_drops_rather_than_lags_and_says_so() -> None:
+    slow = FakeBackend(spec(), seconds=0.05)
+    stream = Stream(LiveSource(60), Predictor(slow))
+    behind = []
+    for result in stream:
+        behind.append(stream.frames - 1 - result.index)
+    assert stream.frames == 60
+    assert stream.maps + stream.dropped == 60
+    assert stream.dropped > 20
+    # One frame in the model, one waiting, a few that came meanwhile: never the whole backlog.
+    assert max(behind) < 20
+
+
+def test_latencies_are_reported_per_stage() -> None:
+    stream = stream_of([numbered(n) for n in range(30)], FakeBackend(spec(), seconds=0.005))
+    list(stream)
+    latency = stream.timings.percentiles()
+    assert set(latency) == {"decode", "preprocess", "infer", "end_to_end"}
+    for values in latency.values():
+        assert 0 < values["p50"] <= values["p95"] <= values["p99"]
+    assert 5 <= latency["infer"]["p50"] <= latency["end_to_end"]["p50"]

@@ -1,0 +1,153 @@
+"""The state machine against an oracle that sees the whole video at once."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakes import FakeBackend, Window, numbered, spec
+from salstream.runtime import Predictor, Result, UsageError
+from salstream.runtime.predictor import Start
+
+Expected = dict[int, tuple[Window, tuple[Window, ...]]]
+
+
+def oracle(
+    count: int, window: int, map_frame: int, start: Start, phases: int, recurrent: bool
+) -> Expected:
+    """Return, by frame, the window of its map and those that its state has seen."""
+    behind, ahead = map_frame, window - 1 - map_frame
+    windows: dict[int, Window] = {}
+    if start == "repeat":
+        padded = [0] * behind + list(range(count)) + [count - 1] * ahead
+        windows = {t: tuple(padded[t : t + window]) for t in range(count)}
+    elif start == "skip":
+        windows = {
+            t: tuple(range(t - behind, t + ahead + 1)) for t in range(behind, count - ahead)
+        }
+    else:
+        there_and_back = list(range(count)) + list(range(count - 2, 0, -1))
+        extended = there_and_back * (2 * window)
+        for t in range(count):
+            if t >= window - 1:
+                windows[t] = tuple(range(t - window + 1, t + 1))
+            else:
+                windows[t] = tuple(reversed(extended[t : t + window]))
+    expected: Expected = {}
+    for run, t in enumerate(sorted(windows)):
+        before = [windows[u] for u in sorted(windows)[run % phases : run : phases]]
+        expected[t] = windows[t], tuple(before) if recurrent else ()
+    return expected
+
+
+def predict(predictor: Predictor, count: int) -> list[Result]:
+    results: list[Result] = []
+    for number in range(count):
+        results += predictor.push(numbered(number))
+    return results + predictor.flush()
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[int, int, int, Start, int, int, bool]:
+    window = draw(st.sampled_from([1, 2, 3, 5, 16]))
+    map_frame = draw(st.sampled_from(sorted({window - 1, window // 2})))
+    recurrent = draw(st.booleans())
+    starts: list[Start] = ["repeat", "skip"]
+    if window == 1 or (map_frame == window - 1 and not recurrent):
+        starts.append("reverse")
+    return (
+        draw(st.integers(1, 50)),
+        window,
+        map_frame,
+        draw(st.sampled_from(starts)),
+        draw(st.integers(1, 6)),
+        draw(st.integers(1, 3)),
+        recurrent,
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(cases())
+def test_every_frame_gets_its_map_in_order_or_is_reported_as_skipped(
+    case: tuple[int, int, int, Start, int, int, bool],
+) -> None:
+    count, window, map_frame, start, phases, stride, recurrent = case
+    backend = FakeBackend(spec(window, map_frame), recurrent)
+    predictor = Predictor(backend, start=start, phases=phases, stride=stride)
+
+    results = predict(predictor, count)
+
+    expected: Expected = {}
+    for lane in range(min(stride, count)):
+        frames = range(lane, count, stride)
+        of_lane = oracle(len(frames), window, map_frame, start, phases, recurrent)
+        for t, (frames_seen, history) in of_lane.items():
+            expected[frames[t]] = (
+                tuple(frames[n] for n in frames_seen),
+                tuple(tuple(frames[n] for n in seen) for seen in history),
+            )
+    assert [result.index for result in results] == sorted(expected)
+    assert len(results) + predictor.skipped == count
+    for result in results:
+        assert backend.asked(result.map) == expected[result.index]
+
+
+@settings(max_examples=50, deadline=None)
+@given(before=st.integers(0, 40), count=st.integers(1, 40), recurrent=st.booleans())
+def test_reset_forgets_everything(before: int, count: int, recurrent: bool) -> None:
+    backend = FakeBackend(spec(16, 15), recurrent)
+    predictor = Predictor(backend, phases=3)
+    for number in range(before):
+        predictor.push(numbered(1000 + number))
+    predictor.reset()
+    used = [backend.asked(r.map) for r in predict(predictor, count)]
+
+    fresh = FakeBackend(spec(16, 15), recurrent)
+    assert used == [fresh.asked(r.map) for r in predict(Predictor(fresh, phases=3), count)]
+
+
+@given(first=st.integers(1, 40), second=st.integers(1, 40))
+@settings(max_examples=50, deadline=None)
+def test_a_change_of_size_is_a_cut_that_loses_no_frame(first: int, second: int) -> None:
+    backend = FakeBackend(spec(16, 15))
+    predictor = Predictor(backend)
+    results: list[Result] = []
+    for number in range(first + second):
+        size = (8, 12) if number < first else (10, 12)
+        results += predictor.push(numbered(number, size))
+    results += predictor.flush()
+    assert [result.index for result in results] == list(range(first + second))
+    for result in results:
+        window, _ = backend.asked(result.map)
+        assert len({number < first for number in window}) == 1, "a window across the cut"
+        assert result.saliency.shape == result.frame.shape[:2]
+
+
+def test_results_come_as_soon_as_they_can() -> None:
+    """Live input starts with `repeat`: the first frame has a map at once."""
+    predictor = Predictor(FakeBackend(spec(16, 15)), start="repeat")
+    assert [len(predictor.push(numbered(n))) for n in range(40)] == [1] * 40
+
+    predictor = Predictor(FakeBackend(spec(16, 15)), start="reverse")
+    ready = [len(predictor.push(numbered(n))) for n in range(40)]
+    assert ready == [0] * 15 + [1] * 14 + [16] + [1] * 10
+    assert sum(ready) == 40
+
+
+@pytest.mark.parametrize(
+    ("fps", "phases"), [(30.0, 5), (24.0, 4), (23.976, 4), (60.0, 10), (2.0, 1), (None, 5)]
+)
+def test_phases_follow_the_frame_rate(fps: float | None, phases: int) -> None:
+    backend = FakeBackend(spec(phases=5, state_fps=6.0), recurrent=True)
+    assert Predictor(backend, fps=fps).phases == phases
+
+
+def test_what_cannot_be_is_refused() -> None:
+    recurrent = FakeBackend(spec(5, 2), recurrent=True)
+    with pytest.raises(UsageError, match="cannot start in reverse"):
+        Predictor(recurrent, start="reverse")
+    with pytest.raises(UsageError, match="unknown start 'sideways'"):
+        Predictor(recurrent, start="sideways")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="at least 1"):
+        Predictor(recurrent, phases=0)

@@ -1,0 +1,1 @@
+"""Networks in PyTorch with the published state-dict names, and published weights."""

@@ -1,0 +1,5 @@
+"""UNISAL (ECCV 2020). Read `model`, then `encoder` and `gru`."""
+
+from salstream.training.unisal.model import DOMAINS, SIZE_MULTIPLE, STATE_FPS, Unisal, normalise
+
+__all__ = ["DOMAINS", "SIZE_MULTIPLE", "STATE_FPS", "Unisal", "normalise"]
