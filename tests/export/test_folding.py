@@ -13,6 +13,7 @@ from salstream.export.folding import (
     fold_batch_norm,
     polyphase,
     scaled,
+    split_depthwise,
     split_pointwise,
 )
 
@@ -64,6 +65,18 @@ def test_folded_and_scaled_convolutions(seed: int, channels: int, bias: bool) ->
     folded = fold_batch_norm(conv, norm)
     same(folded(x), norm(conv(x)))
     same(scaled(folded, scale, offset)(x), scale * norm(conv(x)) + offset)
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=seeds, first=st.integers(1, 7), second=st.integers(1, 7))
+@torch.no_grad()
+def test_depthwise_convolutions_split(seed: int, first: int, second: int) -> None:
+    torch.manual_seed(seed)
+    channels = first + second
+    conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1, groups=channels)
+    x = torch.randn(2, channels, 7, 8)
+    of_first, of_second = split_depthwise(conv, first)
+    same(torch.cat([of_first(x[:, :first]), of_second(x[:, first:])], dim=1), conv(x))
 
 
 @settings(deadline=None, max_examples=20)

@@ -92,14 +92,16 @@ def test_what_cannot_be_exported_is_refused(unisal_checkpoint: Path, tmp_path: P
         (("unisal", "dhf1k", (100, 384)), "cannot take 100x384.*multiples of 32"),
     ):
         with pytest.raises(UsageError, match=message):
-            load(unisal_checkpoint, *arguments)  # type: ignore[arg-type]
+            load(unisal_checkpoint, *arguments)
     other = tmp_path / "other.pth"
     torch.save({"layer.weight": torch.zeros(2, 2)}, other)
     with pytest.raises(SalstreamError):
         load(other, "unisal", "dhf1k")
 
 
-def test_the_bundled_model_is_what_the_export_command_makes(dhf1k: Deployable, tmp_path: Path) -> None:
+def test_the_bundled_model_is_what_the_export_command_makes(
+    dhf1k: Deployable, tmp_path: Path
+) -> None:
     bundled = SaliencyModel.open("unisal-dhf1k")
     assert bundled.path.stat().st_size <= 16_000_000
     frames = given_frames(str(clip("bikes.mp4")), dhf1k.spec)

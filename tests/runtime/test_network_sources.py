@@ -104,7 +104,7 @@ class Handler(BaseHTTPRequestHandler):
     transport_stream: bytes = b""
     stall = threading.Event()
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         pass
 
     def do_GET(self) -> None:
@@ -264,7 +264,7 @@ def test_http_refusals(
 
 def test_a_file_behind_http_waits(mp4: Path) -> None:
     class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             pass
 
     with serving(partial(Quiet, directory=str(mp4.parent))) as address:

@@ -77,9 +77,11 @@ def test_leaving_early_stops_the_threads_and_closes_the_source(after: int) -> No
 class LiveSource:
     """A camera of 100 frames per second."""
 
-    name, fps, live, frame_count = "camera", 100.0, True, None
-
     def __init__(self, count: int) -> None:
+        self.name = "camera"
+        self.fps: float | None = 100.0
+        self.live = True
+        self.frame_count: int | None = None
         self._count = count
 
     def __iter__(self) -> Iterator[Frame]:

@@ -23,9 +23,7 @@ def oracle(
         padded = [0] * behind + list(range(count)) + [count - 1] * ahead
         windows = {t: tuple(padded[t : t + window]) for t in range(count)}
     elif start == "skip":
-        windows = {
-            t: tuple(range(t - behind, t + ahead + 1)) for t in range(behind, count - ahead)
-        }
+        windows = {t: tuple(range(t - behind, t + ahead + 1)) for t in range(behind, count - ahead)}
     else:
         there_and_back = list(range(count)) + list(range(count - 2, 0, -1))
         extended = there_and_back * (2 * window)

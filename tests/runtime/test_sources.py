@@ -24,7 +24,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -202,6 +202,43 @@ def test_colours_follow_the_declared_matrix_and_range(
     assert np.abs(seen - bgr).max() <= 2
 
 
+def test_a_matrix_that_nobody_can_convert_counts_as_none(tmp_path: Path) -> None:
+    path = numbered_clip(
+        tmp_path / "clip.mp4", 5, options={"x264-params": "colormatrix=YCgCo:overscan=undef"}
+    )
+    frames, error = read(path)
+    assert error is None
+    assert numbers(frames) == list(range(5))
+
+
+def test_titles_in_another_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "title.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "a title"
+        stream = container.add_stream("mjpeg", rate=1)
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width, stream.pix_fmt = 64, 64, "yuvj420p"
+        image = av.VideoFrame.from_ndarray(number_image(7, (64, 64)), format="bgr24")
+        container.mux(stream.encode(image))
+        container.mux(stream.encode(None))
+    data = path.read_bytes()
+    assert b"a title" in data
+    path.write_bytes(data.replace(b"a title", "ä titel".encode("latin-1")))
+    frames, error = read(path)
+    assert error is None
+    assert numbers(frames) == [7]
+
+
+def test_streams_that_join_on_the_way(tmp_path: Path) -> None:
+    alone = numbered_clip(tmp_path / "alone.ts", 10, size=(64, 64))
+    both = write_sound(tmp_path / "both.ts", seconds=1, picture_count=10, tracks=12)
+    path = tmp_path / "joined.ts"
+    path.write_bytes(alone.read_bytes() + both.read_bytes())
+    frames, error = read(path)
+    assert error is None
+    assert numbers(frames) == [*range(10), *range(10)]
+
+
 def test_rows_with_padding_and_frames_that_outlive_the_source(tmp_path: Path) -> None:
     path = numbered_clip(tmp_path / "odd.mkv", 20, size=(54, 86), codec="ffv1")
     frames, error = read(path)
@@ -294,6 +331,15 @@ def test_a_file_cut_off_gives_what_it_has_and_says_so(
     assert capfd.readouterr().err == ""
 
 
+def test_an_avi_cut_between_two_frames(tmp_path: Path) -> None:
+    path = numbered_clip(tmp_path / "clip.avi", 100, codec="mjpeg")
+    position, _ = packets_of(path)[60]
+    path.write_bytes(path.read_bytes()[: position - 8])  # where its chunk begins
+    frames, error = read(path)
+    assert numbers(frames) == list(range(60))
+    assert "ended after 60 of 100 frames" in str(error)
+
+
 def test_a_container_that_declares_nothing_ends_where_it_ends(tmp_path: Path) -> None:
     path = numbered_clip(tmp_path / "clip.ts", 100, options={"bf": "0"})
     data = path.read_bytes()
@@ -360,14 +406,13 @@ def test_sound_that_outlasts_the_pictures_is_no_truncation(tmp_path: Path) -> No
     assert "ended after 20 of about" in str(error)
 
 
-def write_sound(path: Path, *, seconds: int, picture_count: int = 0) -> Path:
+def write_sound(path: Path, *, seconds: int, picture_count: int = 0, tracks: int = 1) -> Path:
     with av.open(str(path), "w") as container:
         if picture_count:
             video = container.add_stream("libx264", rate=10)
             assert isinstance(video, av.VideoStream)
             video.height, video.width, video.pix_fmt = 64, 64, "yuv420p"
-        audio = container.add_stream("aac", rate=16000)
-        assert isinstance(audio, av.AudioStream)
+        audios = [container.add_stream("aac", rate=16000) for _ in range(tracks)]
         for number in range(picture_count):
             image = av.VideoFrame.from_ndarray(number_image(number, (64, 64)), format="bgr24")
             image.pts, image.time_base = number, Fraction(1, 10)
@@ -375,12 +420,14 @@ def write_sound(path: Path, *, seconds: int, picture_count: int = 0) -> Path:
         if picture_count:
             container.mux(video.encode(None))
         noise = np.random.default_rng(0).normal(size=(1, 16000 * seconds)).astype(np.float32)
-        for start in range(0, noise.shape[1], 1024):
-            samples = np.ascontiguousarray(noise[:, start : start + 1024] * 0.1)
-            sound = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
-            sound.sample_rate, sound.pts, sound.time_base = 16000, start, Fraction(1, 16000)
-            container.mux(audio.encode(sound))
-        container.mux(audio.encode(None))
+        for audio in audios:
+            assert isinstance(audio, av.AudioStream)
+            for start in range(0, noise.shape[1], 1024):
+                samples = np.ascontiguousarray(noise[:, start : start + 1024] * 0.1)
+                sound = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+                sound.sample_rate, sound.pts, sound.time_base = 16000, start, Fraction(1, 16000)
+                container.mux(audio.encode(sound))
+            container.mux(audio.encode(None))
     return path
 
 
@@ -426,7 +473,7 @@ def test_damaged_packets_are_left_out_and_counted(
     assert [frame.index for frame in frames] == list(range(56))
     assert source.damaged == len(bad)
     assert len(caplog.records) == 1
-    assert "4 damaged packets" in caplog.text
+    assert "damaged packets left out: 4" in caplog.text
     assert capfd.readouterr().err == ""  # ffmpeg would have much to say
 
 
@@ -616,6 +663,7 @@ def test_a_folder_of_images_in_natural_order(tmp_path: Path) -> None:
     assert [frame.time for frame in frames] == [None] * len(names)
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.integers(0, 10**6), unique=True, max_size=6))
 def test_numbers_in_names_count_as_numbers(chosen: list[int]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -793,6 +841,8 @@ try:
     with open_source("-", **options) as source:
         for frame in source:
             numbers.append(read_number(frame.image))
+            if sys.argv[2:]:
+                print(numbers[-1], flush=True)
             times.append(frame.time)
 except SalstreamError as caught:
     error = [type(caught).__name__, str(caught)]
@@ -802,10 +852,8 @@ print(json.dumps([numbers, times, error]))
 
 def pipe(data: bytes | Path, **options: object) -> tuple[list[int], list[float], list[str] | None]:
     """Feed a reader of standard input, from a file or through a real pipe."""
-    root = Path(__file__).resolve().parents[2]
-    paths = os.pathsep.join([str(root), *sys.path])
     command = [sys.executable, "-c", READ_STANDARD_INPUT, json.dumps(options)]
-    environment = {**os.environ, "PYTHONPATH": paths}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     if isinstance(data, Path):
         with data.open("rb") as file:
             done = subprocess.run(
@@ -830,6 +878,31 @@ def test_standard_input_takes_any_container(tmp_path: Path, suffix: str, codec: 
     assert error is None
     assert seen == list(range(40))
     assert times == pytest.approx([number / 20 for number in range(40)], abs=1e-3)
+
+
+def test_frames_on_standard_input_do_not_wait_for_later_ones(tmp_path: Path) -> None:
+    data = numbered_clip(tmp_path / "clip.ts", 60, options={"bf": "0"}).read_bytes()
+    assert len(data) < 32768  # what a buffered reader would wait for
+    with subprocess.Popen(
+        [sys.executable, "-c", READ_STANDARD_INPUT, "{}", "each"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as reader:
+        watchdog = threading.Timer(20, reader.kill)
+        watchdog.start()
+        try:
+            assert reader.stdin is not None
+            assert reader.stdout is not None
+            reader.stdin.write(data[: len(data) * 5 // 6])
+            reader.stdin.flush()
+            assert [int(reader.stdout.readline()) for _ in range(30)] == list(range(30))
+            reader.stdin.write(data[len(data) * 5 // 6 :])
+            reader.stdin.close()
+            assert [int(reader.stdout.readline()) for _ in range(30)] == list(range(30, 60))
+        finally:
+            watchdog.cancel()
+            reader.kill()
 
 
 def test_standard_input_takes_raw_frames() -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+
 from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.training.checkpoints import check_layout, load_state_dict, sha256_of
 

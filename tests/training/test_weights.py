@@ -18,14 +18,16 @@ from dataclasses import asdict, dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import platformdirs
 import pytest
 import typer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
+
 from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.training import cli, weights
 from salstream.training.weights import PublishedWeights, WheelSource, cache_folder, find, pull
-from typer.testing import CliRunner
 
 CONTENT = hashlib.shake_256(b"made-up weights").digest(300_000)
 MEMBER = "littlewheel/weights/little.pth"
@@ -617,20 +619,11 @@ def test_an_unknown_name_lists_those_that_exist() -> None:
 
 
 def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    platformdirs = pytest.importorskip("platformdirs")
     assert cache_folder() == tmp_path / "cache" / "weights"
     monkeypatch.setenv("SALSTREAM_CACHE", "~/elsewhere")
     assert cache_folder() == Path.home() / "elsewhere" / "weights"
     monkeypatch.delenv("SALSTREAM_CACHE")
     assert cache_folder() == Path(platformdirs.user_cache_dir("salstream")) / "weights"
-
-
-def test_cache_folder_without_platformdirs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SALSTREAM_CACHE")
-    monkeypatch.setitem(sys.modules, "platformdirs", None)
-    with pytest.raises(SalstreamError) as error:
-        cache_folder()
-    assert "pip install 'salstream[training]'" in refusal(error)
 
 
 def test_published_entries_are_complete() -> None:

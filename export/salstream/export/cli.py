@@ -17,9 +17,7 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    checkpoint: Annotated[
-        str, typer.Argument(help="A checkpoint, or the name of pulled weights.")
-    ],
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint, or the name of pulled weights.")],
     model: Annotated[str, typer.Option(help="The network: unisal.")],
     domain: Annotated[str, typer.Option(help="The domain whose layers to keep.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")],

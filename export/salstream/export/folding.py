@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,7 +26,7 @@ def scaled(conv: nn.Conv2d, scale: Tensor, offset: Tensor | None = None) -> nn.C
     assert conv.bias is not None
     scale = scale.flatten()
     bias = conv.bias * scale + (0 if offset is None else offset.flatten())
-    return _with(conv, conv.weight * scale[:, None, None, None], bias)
+    return _filled(copy.deepcopy(conv), conv.weight * scale[:, None, None, None], bias)
 
 
 def compose_pointwise(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
@@ -47,6 +49,19 @@ def split_pointwise(conv: nn.Conv2d, channels: int) -> tuple[nn.Conv2d, nn.Conv2
     return _pointwise(weight[:, :channels], None), _pointwise(weight[:, channels:], conv.bias)
 
 
+def split_depthwise(conv: nn.Conv2d, channels: int) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """Split a depthwise convolution into one of the first ``channels`` and one of the rest."""
+    assert conv.bias is not None
+    parts = []
+    for own in (slice(channels), slice(channels, None)):
+        weight = conv.weight[own]
+        count = len(weight)
+        part = copy.deepcopy(conv)
+        part.in_channels = part.out_channels = part.groups = count
+        parts.append(_filled(part, weight, conv.bias[own]))
+    return parts[0], parts[1]
+
+
 def polyphase(kernel: Tensor, factor: int) -> tuple[nn.Conv2d, int]:
     """Rewrite 'enlarge by repetition, then convolve' as a convolution at the small size.
 
@@ -66,9 +81,7 @@ def polyphase(kernel: Tensor, factor: int) -> tuple[nn.Conv2d, int]:
     padding = -int(torch.div(offsets[0], factor, rounding_mode="floor"))
     taps = 2 * padding + 1
     # spread[phase, tap, k] is 1 where the kernel's entry k meets the tap's block.
-    blocks = torch.div(
-        torch.arange(factor)[:, None] + offsets, factor, rounding_mode="floor"
-    )
+    blocks = torch.div(torch.arange(factor)[:, None] + offsets, factor, rounding_mode="floor")
     spread = F.one_hot(blocks + padding, taps).transpose(1, 2).to(torch.float64)
     weight = torch.einsum("pak,qbl,kl->pqab", spread, spread, kernel.double())
     conv = nn.Conv2d(1, factor**2, taps, bias=False)
@@ -78,22 +91,11 @@ def polyphase(kernel: Tensor, factor: int) -> tuple[nn.Conv2d, int]:
 
 def _pointwise(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
     conv = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=bias is not None)
-    return _with(conv, weight[:, :, None, None], bias)
+    return _filled(conv, weight[:, :, None, None], bias)
 
 
-def _with(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
-    """Return a convolution of the same form with other values."""
-    out = nn.Conv2d(
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size,  # type: ignore[arg-type]
-        conv.stride,  # type: ignore[arg-type]
-        conv.padding,  # type: ignore[arg-type]
-        groups=conv.groups,
-        bias=bias is not None,
-    )
-    out.weight.data = weight.detach().clone()
+def _filled(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    conv.weight.data = weight.detach().clone()
     if bias is not None:
-        assert out.bias is not None
-        out.bias.data = bias.detach().clone()
-    return out
+        conv.bias = nn.Parameter(bias.detach().clone())
+    return conv

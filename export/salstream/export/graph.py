@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -163,8 +162,13 @@ def _strip(graph: onnx.ModelProto) -> None:
     graph.producer_name, graph.producer_version = "salstream", ""
     graph.doc_string = ""
     graph.graph.name, graph.graph.doc_string = "saliency", ""
-    for part in (graph.graph.node, graph.graph.value_info, graph.graph.initializer,
-                 graph.graph.input, graph.graph.output):
+    for part in (
+        graph.graph.node,
+        graph.graph.value_info,
+        graph.graph.initializer,
+        graph.graph.input,
+        graph.graph.output,
+    ):
         for item in part:
             item.doc_string = ""
             del item.metadata_props[:]

@@ -27,6 +27,7 @@ from salstream.export.folding import (
     fold_batch_norm,
     polyphase,
     scaled,
+    split_depthwise,
     split_pointwise,
 )
 from salstream.training.layers import DomainBatchNorm2d, DomainSequential, gaussian_maps
@@ -148,8 +149,12 @@ class _GRU(nn.Module):
     def __init__(self, cell: ConvGRUCell, domain: str) -> None:
         super().__init__()
 
-        def branch(separable: nn.Module, norm: DomainBatchNorm2d, scale: Tensor, bias: Tensor | None) -> nn.Sequential:
-            assert isinstance(separable, DomainSequential)
+        def branch(
+            separable: DomainSequential,
+            norm: DomainBatchNorm2d,
+            scale: Tensor,
+            bias: Tensor | None,
+        ) -> nn.Sequential:
             layers = _sequential(separable, domain)
             last = layers[-1]
             assert isinstance(last, nn.Conv2d)
@@ -199,16 +204,10 @@ def _post_cnn(model: Unisal, domain: str, size: tuple[int, int]) -> tuple[nn.Seq
     small = (size[0] // SIZE_MULTIPLE, size[1] // SIZE_MULTIPLE)
     priors = gaussian_maps(model.gaussians(domain), small)[None]
     channels = depthwise.in_channels - priors.shape[1]
-    of_features, of_priors = split_pointwise(pointwise, channels)
-    prior = F.relu6(
-        F.conv2d(
-            priors, depthwise.weight[channels:], depthwise.bias[channels:], padding=1, groups=priors.shape[1]
-        )
-    )
-    first = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
-    first.weight.data = depthwise.weight.data[:channels]
-    first.bias.data = depthwise.bias.data[:channels]
-    return nn.Sequential(first, relu, of_features), of_priors(prior).detach()
+    first, first_of_priors = split_depthwise(depthwise, channels)
+    second, second_of_priors = split_pointwise(pointwise, channels)
+    constant = second_of_priors(relu(first_of_priors(priors)))
+    return nn.Sequential(first, relu, second), constant.detach()
 
 
 def _sequential(module: nn.Module, domain: str = "") -> nn.Sequential:

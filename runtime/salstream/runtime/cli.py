@@ -6,17 +6,21 @@ import dataclasses
 import json
 import logging
 import re
+import signal
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from salstream.runtime.errors import SalstreamError, UsageError
+
+if TYPE_CHECKING:
+    from salstream.runtime.predictor import Start
+    from salstream.runtime.sinks import MapFormat
 
 app = typer.Typer(
     name="salstream",
@@ -27,7 +31,9 @@ app = typer.Typer(
 )
 
 _Model = Annotated[str, typer.Option(help="A bundled name or an exported .onnx file.")]
-_Backend = Annotated[str | None, typer.Option(help="Inference library; default: the best there is.")]
+_Backend = Annotated[
+    str | None, typer.Option(help="Inference library; default: the best there is.")
+]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 DEFAULT_MODEL: Final = "unisal-dhf1k"
 
@@ -37,6 +43,8 @@ def main() -> None:
     for entry in entry_points(group="salstream.commands"):
         register: Callable[[typer.Typer], None] = entry.load()
         register(app)
+    # Being asked to end is an orderly end: files are closed on the way out.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         app()
@@ -69,9 +77,7 @@ def run(
         str | None,
         typer.Option(help="Before the first window is whole: reverse, repeat or skip."),
     ] = None,
-    phases: Annotated[
-        int | None, typer.Option(min=1, help="Interleaved recurrent passes.")
-    ] = None,
+    phases: Annotated[int | None, typer.Option(min=1, help="Interleaved recurrent passes.")] = None,
     stride: Annotated[int, typer.Option(min=1, help="Distance of a window's frames.")] = 1,
     fps: Annotated[
         float | None, typer.Option(help="Frame rate of a source that does not know its own.")
@@ -96,7 +102,7 @@ def run(
     opened = SaliencyModel.open(model, backend=backend, threads=threads)
     stream = opened.stream(
         source,
-        start=start,
+        start=cast("Start | None", start),
         phases=phases,
         stride=stride,
         fps=fps,
@@ -112,7 +118,7 @@ def run(
     sinks: list[Sink] = []
     try:
         if maps is not None:
-            sinks.append(MapFolder(maps, form))
+            sinks.append(MapFolder(maps, cast("MapFormat", form)))
         if save == "-":
             sinks.append(RawFrames(sys.stdout.buffer, opacity))
         elif save is not None:
@@ -124,6 +130,9 @@ def run(
         raise
     try:
         consume(stream, sinks, summary)
+    except (KeyboardInterrupt, SystemExit):
+        _say("Interrupted: what was written so far is complete.")
+        raise
     finally:
         if as_json:
             typer.echo(json.dumps(summary.as_json()))
@@ -148,7 +157,7 @@ def demo(
     """
     from salstream.runtime.model import SaliencyModel
     from salstream.runtime.run import Summary, consume, print_summary
-    from salstream.runtime.sinks import OverlayVideo, Picture
+    from salstream.runtime.sinks import OverlayVideo, Picture, Sink
 
     opened = SaliencyModel.open(model)
     stream = opened.stream(source, limit=limit)
@@ -160,7 +169,7 @@ def demo(
         backend=opened.backend.name,
         phases=stream.predictor.phases,
     )
-    sinks = [OverlayVideo(video, stream.source.fps), Picture(picture, frames // 2)]
+    sinks: list[Sink] = [OverlayVideo(video, stream.source.fps), Picture(picture, frames // 2)]
     consume(stream, sinks, summary)
     print_summary(summary, Console())
     typer.echo(f"Overlay video: {video}\nFrame and map: {picture}")
@@ -188,11 +197,10 @@ def info(
     if as_json:
         typer.echo(json.dumps(facts))
         return
-    table = Table(box=None, show_header=False)
+    facts["verification"] = ", ".join(f"{k} {v}" for k, v in opened.spec.verification.items())
     for name, value in facts.items():
-        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if name == "verification" else value
-        table.add_row(name.replace("_", " "), "–" if shown in (None, "") else str(shown))
-    Console().print(table)
+        shown = "–" if value in (None, "") else value
+        typer.echo(f"{name.replace('_', ' '):18} {shown}")
 
 
 @app.command()
@@ -208,10 +216,10 @@ def doctor(as_json: _Json = False) -> None:
         typer.echo(json.dumps(examination.as_json(findings)))
     else:
         marks = {"ok": "✓", "missing": "–", "problem": "✗"}
-        table = Table(box=None, show_header=False)
         for finding in findings:
-            table.add_row(marks[finding.status], finding.name, finding.detail, finding.remedy)
-        Console().print(table)
+            typer.echo(f"{marks[finding.status]} {finding.name:24} {finding.detail}")
+            if finding.remedy:
+                typer.echo(f"{'':26} → {finding.remedy}")
     if not examination.can_stream(findings):
         raise typer.Exit(1)
 

@@ -80,7 +80,9 @@ def as_json(findings: list[Finding]) -> dict[str, Any]:
 
 
 def _library(distribution: str, module: str, purpose: str, extra: str) -> Finding:
-    remedy = f"pip install 'salstream[{extra}]'" if extra else "pip install --force-reinstall salstream"
+    remedy = (
+        f"pip install 'salstream[{extra}]'" if extra else "pip install --force-reinstall salstream"
+    )
     installed = _installed(distribution)
     if installed is None and extra:
         return Finding(distribution, "missing", purpose, remedy)
@@ -116,7 +118,9 @@ def _video_writing() -> Finding:
     if "libx264" in av.codecs_available:
         return Finding("H.264 encoder", "ok", "overlay videos can be saved")
     return Finding(
-        "H.264 encoder", "problem", "this PyAV was built without libx264: no --save",
+        "H.264 encoder",
+        "problem",
+        "this PyAV was built without libx264: no --save",
         "pip install --force-reinstall --only-binary av av",
     )
 

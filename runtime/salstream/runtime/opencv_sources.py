@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -145,9 +145,11 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 @contextmanager
 def _quiet_opencv() -> Iterator[None]:
     """Keep OpenCV's own warnings off standard error: ours say it in one sentence."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    # OpenCV 5 moved these functions
+    logging: Any = cv2.utils.logging if hasattr(cv2.utils, "logging") else cv2
+    level = logging.getLogLevel()
+    logging.setLogLevel(0)
     try:
         yield
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        logging.setLogLevel(level)

@@ -16,6 +16,7 @@ filled by the start policy:
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -34,6 +35,8 @@ from salstream.runtime.spec import GraphSpec
 
 Start = Literal["reverse", "repeat", "skip"]
 STARTS: Final = get_args(Start)
+
+logger = logging.getLogger("salstream")
 
 Map = NDArray[np.float32]
 _Numbered = tuple[int, Map | None]
@@ -87,6 +90,12 @@ class Predictor:
         self.skipped = 0
         self.infer_s = 0.0
         self._backend = backend
+        self._lanes: list[_Lane] = []
+        self._size: tuple[int, ...] | None = None
+        self._pushed = 0
+        self._waiting: deque[Frame] = deque()
+        self._maps: dict[int, Map | None] = {}
+        self._remembers = spec.window > 1 or backend.recurrent
         self.reset()
 
     def reset(self) -> None:
@@ -111,9 +120,14 @@ class Predictor:
             frame = Frame(self._next_index, None, frame)
         self._next_index = frame.index + 1
         results: list[Result] = []
-        if self._shape is not None and self._shape != frame.image.shape:
+        size = frame.image.shape[:2]
+        if self._remembers and self._size not in (None, size):
+            logger.warning(
+                "frame %d has another size (%dx%d after %dx%d): the stream starts anew with it",
+                *(frame.index, *size, *(self._size or ())),
+            )
             results = self._drain()
-        self._shape = frame.image.shape
+        self._size = size
         if prepared is None:
             prepared = prepare(frame.image, self.spec)
         lane = self._pushed % self.stride
@@ -131,10 +145,10 @@ class Predictor:
         self._lanes = [
             _Lane(self.spec, self.start, self.phases, self._infer) for _ in range(self.stride)
         ]
-        self._shape: tuple[int, ...] | None = None
+        self._size = None
         self._pushed = 0
-        self._waiting: deque[Frame] = deque()
-        self._maps: dict[int, Map | None] = {}
+        self._waiting.clear()
+        self._maps.clear()
 
     def _drain(self) -> list[Result]:
         results: list[Result] = []

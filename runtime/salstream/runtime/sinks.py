@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 MapFormat = Literal["png", "npy"]
 MAP_FORMATS: Final = get_args(MapFormat)
-VIDEO_SUFFIXES: Final = (".mp4", ".mov", ".mkv", ".avi")
+VIDEO_SUFFIXES: Final = (".mp4", ".mov", ".mkv")
 
 _TIME_BASE: Final = Fraction(1, 90_000)
+_SHORTEST: Final = 90  # 1 ms, the finest that every container keeps
 _DEFAULT_FPS: Final = 30.0
 
 
@@ -90,7 +91,7 @@ class OverlayVideo:
     first are scaled to that.
 
     Args:
-        path: ``.mp4``, ``.mov``, ``.mkv`` or ``.avi``.
+        path: ``.mp4``, ``.mov`` or ``.mkv``.
         fps: Frame rate where the results have no times.
         opacity: Of the colour, in [0, 1].
 
@@ -109,9 +110,11 @@ class OverlayVideo:
         self._opacity = opacity
         self._stream: VideoStream | None = None
         self._written = 0
-        self._last_pts = -1
+        self._last_pts = -_SHORTEST
         fragmented = path.suffix.lower() in (".mp4", ".mov")
-        options = {"movflags": "hybrid_fragmented"} if fragmented else {}
+        options = (
+            {"movflags": "hybrid_fragmented", "frag_duration": "1000000"} if fragmented else {}
+        )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._container: OutputContainer | None = av.open(path, "w", options=options)
@@ -128,8 +131,8 @@ class OverlayVideo:
         frame = av.VideoFrame.from_ndarray(_fit(image, height, width), format="bgr24")
         frame.time_base = _TIME_BASE
         time = self._written / self._fps if result.time is None else result.time
-        # Encoders want times that grow; a source's may stand still or jump back.
-        self._last_pts = max(self._last_pts + 1, round(time / _TIME_BASE))
+        # Containers want times that grow; a source's may stand still or jump back.
+        self._last_pts = max(self._last_pts + _SHORTEST, round(time / _TIME_BASE))
         frame.pts = self._last_pts
         self._written += 1
         try:
@@ -155,8 +158,9 @@ class OverlayVideo:
         # 4:2:0 wants even sizes: an odd row or column is repeated.
         stream.height, stream.width = (length + length % 2 for length in image.shape[:2])
         stream.pix_fmt = "yuv420p"
-        stream.time_base = _TIME_BASE
-        stream.options = {"preset": "superfast", "crf": "20"}
+        stream.codec_context.time_base = _TIME_BASE
+        # Without B-frames every frame keeps its own time, whatever the rate does.
+        stream.options = {"preset": "superfast", "crf": "20", "bf": "0"}
         return stream
 
 
@@ -264,7 +268,7 @@ class Picture:
         _write_whole(self._path, cv2.imencode(".png", picture)[1].tobytes())
 
 
-class StopStream(Exception):  # noqa: N818: no error, a wish
+class StopStream(Exception):  # noqa: N818 - a wish, no error
     """A sink asks for an orderly end."""
 
 

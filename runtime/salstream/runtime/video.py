@@ -42,6 +42,10 @@ _URL_OPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     "tcp": {"analyzeduration": "2000000"},
     "srt": {"analyzeduration": "2000000"},
 }
+# The colour matrices (H.273) that ffmpeg can convert from; it refuses the rest, which are
+# rare, or not meant: files say "reserved" (3) for want of knowledge.
+_MATRICES: Final = frozenset((0, 1, 2, 4, 5, 6, 7, 9))
+_UNSPECIFIED_MATRIX: Final = 2
 _ROTATIONS: Final = {
     90: cv2.ROTATE_90_COUNTERCLOCKWISE,
     180: cv2.ROTATE_180,
@@ -53,10 +57,13 @@ def open_file(path: Path) -> Video:
     """Open a video file.
 
     Raises:
+        OSError: It may not be read.
         SalstreamError: It is not a video that can be decoded.
     """
-    if path.is_file() and path.stat().st_size == 0:
-        raise SalstreamError(f"{path} is empty: expected a video")
+    if path.is_file():
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise SalstreamError(f"{path} is empty: expected a video")
     # the prefix keeps ffmpeg from reading a protocol or a pattern into the name
     return _open(f"file:{path}", str(path))
 
@@ -92,7 +99,13 @@ def _open(
     options = dict(_URL_OPTIONS.get(scheme or "", {}))
     begin = time.monotonic()
     try:
-        container = av.open(location, "r", options=options, timeout=timeout_s if scheme else None)
+        container = av.open(
+            location,
+            "r",
+            options=options,
+            timeout=timeout_s if scheme else None,
+            metadata_errors="replace",  # a title in another encoding is no reason to refuse
+        )
     except (av.FFmpegError, OSError, ValueError) as error:
         why = _why(error, scheme, timeout_s, time.monotonic() - begin)
         # without its cause, whose text gives away the URL's password
@@ -164,11 +177,16 @@ class Video(Reader):
         index = 0
         try:
             for picture in self._pictures():
-                yield Frame(index, self._time(picture, index), self._image(picture))
+                try:
+                    image = self._image(picture)
+                except av.FFmpegError:
+                    self.damaged += 1
+                    continue
+                yield Frame(index, self._time(picture, index), image)
                 index += 1
         finally:
             if self.damaged:
-                logger.warning("%s: %d damaged packets were left out", self.name, self.damaged)
+                logger.warning("%s: damaged packets left out: %d", self.name, self.damaged)
         self._check_end(index)
 
     def _check_end(self, frames: int) -> None:
@@ -222,6 +240,8 @@ class Video(Reader):
                     self._packet_count += 1
                     yield packet
                 asked = time.monotonic()
+        except IndexError:
+            pass  # PyAV, at the end, when streams have joined on the way (MPEG-TS)
         except (av.FFmpegError, OSError) as error:
             waited_s = time.monotonic() - asked
             if self.live and _is_silence(error, self._timeout_s, waited_s):
@@ -265,6 +285,8 @@ class Video(Reader):
         return now - self._start
 
     def _image(self, picture: av.VideoFrame) -> NDArray[np.uint8]:
+        if picture.colorspace not in _MATRICES:
+            picture.colorspace = _UNSPECIFIED_MATRIX
         # One thread: a conversion is too short to be shared out. The array is the
         # picture's own memory, which lives as long as the array does.
         plane = self._reformatter.reformat(picture, format="bgr24", threads=1).planes[0]
@@ -278,9 +300,7 @@ class Video(Reader):
 def _why(error: Exception, scheme: str | None, timeout_s: float, waited_s: float) -> str:
     """Say in words for people what ffmpeg's error means, and what to do."""
     if scheme is None:
-        if isinstance(error, av.error.InvalidDataError | av.error.EOFError):
-            return "cannot be opened as a video: it is damaged, cut off or no video at all"
-        return f"cannot be read: {_text(error)}"
+        return "cannot be opened as a video: it is damaged, cut off or no video at all"
     if _is_silence(error, timeout_s, waited_s):
         return (
             f"sent nothing for {timeout_s:g} s: check address, port and network, and that the "

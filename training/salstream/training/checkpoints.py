@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from torch import Tensor
+
 from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.training.weights import sha256_of
-from torch import Tensor
 
 __all__ = ["check_layout", "load_state_dict", "sha256_of"]
 

@@ -70,6 +70,7 @@ def pull_weights(
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
+
     from salstream.training.weights import get, pull
 
     entry = get(name)

@@ -45,7 +45,7 @@ def gaussian_maps(gaussians: Tensor, size: Sequence[int], scaling: float = 6.0) 
         mean, log_std = gaussians[:, axis].unbind(dim=-1)
         distance = (position - mean[:, None]) / log_std.exp()[:, None]
         axes.append(torch.exp(-(distance**2) / 2))
-    return scaling * axes[0][:, :, None] * axes[1][:, None, :]
+    return scaling * (axes[0][:, :, None] * axes[1][:, None, :])
 
 
 class DomainBatchNorm2d(nn.Module):

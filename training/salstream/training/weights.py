@@ -24,6 +24,8 @@ from typing import Final
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+import platformdirs
+
 from salstream.runtime.errors import SalstreamError, UsageError
 
 Progress = Callable[[int, int], None]
@@ -151,19 +153,9 @@ def cache_folder() -> Path:
     """Return the folder that checkpoints are kept in, which need not exist yet.
 
     It is ``weights`` in the user's cache folder, or in ``SALSTREAM_CACHE`` if that is set.
-
-    Raises:
-        SalstreamError: ``SALSTREAM_CACHE`` is not set and platformdirs is not installed.
     """
     base = os.environ.get("SALSTREAM_CACHE")
     if not base:
-        try:
-            import platformdirs
-        except ImportError as error:
-            raise SalstreamError(
-                "finding the cache folder needs platformdirs, which is not installed; run "
-                "`pip install 'salstream[training]'` or set SALSTREAM_CACHE to a folder"
-            ) from error
         base = platformdirs.user_cache_dir("salstream")
     return Path(base).expanduser() / "weights"
 

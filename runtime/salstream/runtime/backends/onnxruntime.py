@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +10,6 @@ from numpy.typing import NDArray
 from salstream.runtime.backends import Output
 from salstream.runtime.errors import SalstreamError
 from salstream.runtime.spec import GraphSpec
-
-if TYPE_CHECKING:
-    import onnxruntime
 
 States = dict[str, NDArray[np.float32]]
 
@@ -30,7 +26,13 @@ class OnnxRuntimeBackend:
     """
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        ort = _import()
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            raise SalstreamError(
+                "ONNX Runtime is not installed; install it with: pip install 'salstream[cpu]' "
+                "(or 'salstream[gpu]' for CUDA)"
+            ) from error
         options = ort.SessionOptions()
         options.log_severity_level = 4
         if threads is not None:
@@ -38,7 +40,7 @@ class OnnxRuntimeBackend:
         wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
         available = ort.get_available_providers()
         try:
-            self._session: onnxruntime.InferenceSession = ort.InferenceSession(
+            self._session = ort.InferenceSession(
                 path, options, providers=[name for name in wanted if name in available]
             )
         except Exception as error:  # ONNX Runtime raises classes of its own, one per status
@@ -68,17 +70,6 @@ class OnnxRuntimeBackend:
         names = ["saliency", *(f"{name}_next" for name in state)]
         saliency, *next_states = self._session.run(names, {"frames": frames, **state})
         return Output(saliency, dict(zip(state, next_states, strict=True)))
-
-
-def _import():  # type: ignore[no-untyped-def]  # noqa: ANN202
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise SalstreamError(
-            "ONNX Runtime is not installed; install it with: pip install 'salstream[cpu]' "
-            "(or 'salstream[gpu]' for CUDA)"
-        ) from error
-    return onnxruntime
 
 
 def _first_line(error: Exception) -> str:

@@ -11,13 +11,11 @@ from torch import Tensor, nn
 
 from salstream.training.hd2s.config import DOMAINS, Level
 from salstream.training.layers import ConvNormReLU, DomainBatchNorm2d, DomainSequential
-from salstream.training.s3d import batch_norm3d
+from salstream.training.s3d.model import NORM_EPS, NORM_MOMENTUM, batch_norm3d
 
 SMOOTHING_RADIUS: Final = 33
 INITIAL_SIGMA: Final = 5.5
 
-_EPS = 1e-3
-_MOMENTUM = 0.001
 _DOMAIN_MOMENTUM = 0.01
 
 
@@ -58,14 +56,11 @@ class GaussianSmoothing(nn.Module):
 
     def matrix(self, size: int) -> Tensor:
         """Return the filter along one axis as a matrix, (size, size)."""
-        position = torch.arange(
-            -SMOOTHING_RADIUS, size, dtype=self.sigma.dtype, device=self.sigma.device
-        )
-        kernel = self._gaussian(position[: 2 * SMOOTHING_RADIUS + 1])
-        position = position[SMOOTHING_RADIUS:]
+        position = torch.arange(size, dtype=self.sigma.dtype, device=self.sigma.device)
+        offset = torch.arange(-SMOOTHING_RADIUS, SMOOTHING_RADIUS + 1).to(position)
         distance = position[:, None] - position
         band = self._gaussian(distance) * (distance.abs() <= SMOOTHING_RADIUS)
-        return band / kernel.sum()
+        return band / self._gaussian(offset).sum()
 
     def forward(self, maps: Tensor) -> Tensor:
         """Smooth (batch, height, width)."""
@@ -89,7 +84,7 @@ def _separable(channels: int, domain_norm: bool) -> ConvNormReLU:
 
 
 def _full_norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, _EPS, _MOMENTUM)
+    return nn.BatchNorm2d(channels, NORM_EPS, NORM_MOMENTUM)
 
 
 def _domain_norm(channels: int) -> DomainBatchNorm2d:

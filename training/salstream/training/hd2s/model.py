@@ -89,7 +89,7 @@ class Hd2s(nn.Module):
         assert isinstance(layers, DomainSequential)
         return layers
 
-    def fusion(self, domain: str | None = None) -> nn.Conv2d | None:
+    def fusion(self, domain: str = "") -> nn.Conv2d | None:
         """Return the 1×1 convolution over the maps, deepest first; None if there is one map."""
         if self.config.domain_smoothing:
             layer = self.get_submodule(f"last_block__{domain}.0")
@@ -100,7 +100,7 @@ class Hd2s(nn.Module):
         assert isinstance(layer, nn.Conv2d)
         return layer
 
-    def smoothing(self, domain: str | None = None) -> GaussianSmoothing | None:
+    def smoothing(self, domain: str = "") -> GaussianSmoothing | None:
         """Return a domain's Gaussian filter; None if the network smooths nothing."""
         if not self.config.domain_smoothing:
             return None
@@ -127,15 +127,16 @@ class Hd2s(nn.Module):
                 classifiers asked for are not there.
         """
         self._check(clips, domain, reversal)
+        domain = domain or ""
         features = self.encode(clips)
-        maps = {level: self._conspicuity(level, x, domain) for level, x in features.items()}
+        maps = [self._conspicuity(level, x, domain) for level, x in features.items()]
         domains = None
         if reversal is not None:
             answers = [self.classify(level, x, reversal) for level, x in features.items()]
             domains = torch.stack(answers, dim=1)
         return Prediction(
-            self._fuse(list(maps.values()), domain).squeeze(1),
-            torch.cat(list(maps.values()), dim=1) if self.config.multi_level else None,
+            self._fuse(maps, domain).squeeze(1),
+            torch.cat(maps, dim=1) if self.config.multi_level else None,
             domains,
         )
 
@@ -173,15 +174,16 @@ class Hd2s(nn.Module):
         answer: Tensor = self.get_submodule(f"domainClassifier{level + 1}")(x)
         return answer
 
-    def _conspicuity(self, level: int, features: Tensor, domain: str | None) -> Tensor:
+    def _conspicuity(self, level: int, features: Tensor, domain: str) -> Tensor:
         """Return (batch, 1, height, width)."""
         if self.config.priors:
-            priors = gaussian_maps(self.gaussians(level, str(domain)), features.shape[-2:])
+            priors = gaussian_maps(self.gaussians(level, domain), features.shape[-2:])
             features = torch.cat([features, priors.expand(len(features), -1, -1, -1)], dim=1)
-        return self.decoder(level)(features, DOMAINS.get(str(domain), ""))
+        conspicuity: Tensor = self.decoder(level)(features, DOMAINS.get(domain, ""))
+        return conspicuity
 
-    def _fuse(self, maps: list[Tensor], domain: str | None) -> Tensor:
-        """Return (batch, 1, height, width) from as many maps as there are levels."""
+    def _fuse(self, maps: list[Tensor], domain: str) -> Tensor:
+        """Return (batch, 1, height, width) from the levels' maps, shallow to deep."""
         fusion, smoothing = self.fusion(domain), self.smoothing(domain)
         fused = maps[0]
         if fusion is not None:

@@ -20,12 +20,12 @@ from salstream.training.layers import ConvNormReLU
 
 BLOCK_CHANNELS: Final = (64, 192, 480, 832, 1024)
 KINETICS_CLASSES: Final = 400
+NORM_EPS: Final = 1e-3
+NORM_MOMENTUM: Final = 0.001
 # The classifier averages over two steps in time, which are what is left of 13 frames.
 MIN_FRAMES: Final = 13
 MIN_SIDE: Final = 17
 
-_EPS = 1e-3
-_MOMENTUM = 0.001
 # Channels of a mixed block's branches: 1×1×1; reduced, 3×3×3; reduced, 3×3×3; pooled, 1×1×1.
 _MIXED_3 = ((64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64))
 _MIXED_4 = (
@@ -175,7 +175,7 @@ def load_kinetics(backbone: Backbone, kinetics: Mapping[str, Tensor]) -> None:
 
 def batch_norm3d(channels: int) -> nn.BatchNorm3d:
     """Return S3D's BatchNorm, with its own epsilon and momentum."""
-    return nn.BatchNorm3d(channels, _EPS, _MOMENTUM)
+    return nn.BatchNorm3d(channels, NORM_EPS, NORM_MOMENTUM)
 
 
 def _is_counter(name: str) -> bool:

@@ -40,10 +40,10 @@ class ConvGRUCell(nn.Module):
         self.u_z = _separable(channels, norm)
         self.w = _separable(channels, norm)
         self.u = _separable(channels, norm)
-        for name in ("b_r", "b_z", "b_h"):
-            self.register_parameter(name, nn.Parameter(torch.zeros(channels, 1, 1)))
-        for name in ("a_r_x", "a_r_h", "a_z_x", "a_z_h", "a_h_x", "a_h_h"):
-            self.register_parameter(name, nn.Parameter(torch.ones(channels, 1, 1)))
+        self.b_r, self.b_z, self.b_h = (nn.Parameter(torch.zeros(channels, 1, 1)) for _ in range(3))
+        self.a_r_x, self.a_r_h, self.a_z_x, self.a_z_h, self.a_h_x, self.a_h_h = (
+            nn.Parameter(torch.ones(channels, 1, 1)) for _ in range(6)
+        )
 
     def sample_dropout(self) -> None:
         """Draw the mask that the hidden state keeps for a whole sequence (Gal et al., 2016)."""

@@ -168,7 +168,8 @@ class Unisal(nn.Module):
         if self.training:
             self.rnn.cell.sample_dropout()
         priors = gaussian_maps(
-            self.gaussians(domain), (frames.shape[-2] // SIZE_MULTIPLE, frames.shape[-1] // SIZE_MULTIPLE)
+            self.gaussians(domain),
+            (frames.shape[-2] // SIZE_MULTIPLE, frames.shape[-1] // SIZE_MULTIPLE),
         )
         logits = []
         for frame in frames.unbind(dim=1):
@@ -192,7 +193,8 @@ class Unisal(nn.Module):
         x = self.fusion(domain)(self.post_upsampling_2(x, published))
         x = F.interpolate(x, scale_factor=SMOOTHING_FACTOR, mode="nearest")
         x = F.pad(x, [SMOOTHING_KERNEL // 2] * 4, mode="replicate")
-        return self.smoothing(domain)(x).squeeze(1)
+        logits: Tensor = self.smoothing(domain)(x)
+        return logits.squeeze(1)
 
 
 def _double(x: Tensor) -> Tensor:
