@@ -14,7 +14,7 @@ from salstream.export.folding import (
     polyphase,
     scaled,
     split_depthwise,
-    split_pointwise,
+    split_input,
 )
 
 seeds = st.integers(0, 2**31 - 1)
@@ -86,7 +86,7 @@ def test_pointwise_convolutions_split_and_compose(seed: int, first: int, second:
     torch.manual_seed(seed)
     a, b = torch.randn(2, first, 4, 5), torch.randn(2, second, 4, 5)
     conv, after = nn.Conv2d(first + second, 6, 1), nn.Conv2d(6, 3, 1)
-    of_a, of_b = split_pointwise(conv, first)
+    of_a, of_b = split_input(conv, first)
     same(of_a(a) + of_b(b), conv(torch.cat([a, b], dim=1)))
     same(
         compose_pointwise(conv, after)(torch.cat([a, b], dim=1)),

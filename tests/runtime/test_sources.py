@@ -263,10 +263,13 @@ def test_a_size_that_changes_on_the_way(tmp_path: Path) -> None:
     assert [frame.image.shape for frame in frames] == [(64, 96, 3)] * 10 + [(128, 160, 3)] * 10
 
 
-def test_names_that_ffmpeg_would_take_for_something_else(tmp_path: Path) -> None:
-    for name in ("a:b.mp4", "frame%03d.mp4", "pipe:0.mp4", "clip [1].mp4", "ünïcode ♥.mp4"):
+def test_names_that_ffmpeg_would_take_for_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a:b.mp4", "frame%03d.mp4", "pipe:0", "clip [1].mp4", "ünïcode ♥.mp4", "-x.mp4"):
         path = numbered_clip(tmp_path / "clip.mp4", 3).rename(tmp_path / name)
-        for source in (path, str(path)):
+        for source in (path, Path(name), name):
             frames, error = read(source)
             assert error is None, name
             assert len(frames) == 3, name

@@ -11,7 +11,8 @@ from a zero state, rewritten exactly:
 - The 1×1 convolution before level 1 has no activation, so it is folded into the 3×3
   convolutions that follow it, which then read 256 channels instead of 512. Zero padding
   comes between the two, so its bias becomes a constant map.
-- The scaling of the input and that of coarser offsets are folded into convolutions.
+- The scaling of the input, of coarser offsets and of sampling positions is folded into
+  convolutions.
 
 The operators are standard ones of opset 18: deformable convolution is GridSample.
 """
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 
 from salstream.training.esan import MAP_FRAME, SIZE, WINDOW, Esan
 from salstream.training.esan.align import Alignment, Pyramid, double, lrelu
+from salstream.training.esan.deformable import DeformableConv2d, sample, tap_positions
 from salstream.training.esan.model import (
     CHANNELS,
     IMAGENET_MEAN,
@@ -110,8 +112,13 @@ class _Alignment(nn.Module):
         super().__init__()
         for coarser in (trained.L2_offset_conv2, trained.L1_offset_conv2):
             coarser.weight.data[:, CHANNELS:] *= 2
+        level_1, level_2, level_3 = ((size[0] // n, size[1] // n) for n in (1, 2, 4))
         self.trained = trained
         self.entry = entry
+        self.deform_3 = _Deformable(trained.L3_dcnpack, level_3)
+        self.deform_2 = _Deformable(trained.L2_dcnpack, level_2)
+        self.deform_1 = _Deformable(trained.L1_dcnpack, level_1)
+        self.deform_again = _Deformable(trained.cas_dcnpack, level_1)
         self.first_3 = _WithReference(trained.L3_offset_conv1)
         self.first_2 = _WithReference(trained.L2_offset_conv1)
         self.first_1 = _WithReference(trained.L1_offset_conv1, entry, entry, size)
@@ -128,20 +135,58 @@ class _Alignment(nn.Module):
         of = self.trained
 
         offset3 = lrelu(of.L3_offset_conv2(lrelu(self.first_3(x3, r3))))
-        aligned3 = lrelu(of.L3_dcnpack(x3, offset3))
+        aligned3 = lrelu(self.deform_3(x3, offset3))
 
         offset2 = torch.cat([lrelu(self.first_2(x2, r2)), double(offset3)], dim=1)
         offset2 = lrelu(of.L2_offset_conv3(lrelu(of.L2_offset_conv2(offset2))))
-        aligned2 = torch.cat([of.L2_dcnpack(x2, offset2), double(aligned3)], dim=1)
+        aligned2 = torch.cat([self.deform_2(x2, offset2), double(aligned3)], dim=1)
         aligned2 = lrelu(of.L2_fea_conv(aligned2))
 
         offset1 = torch.cat([lrelu(self.first_1(x1, r1)), double(offset2)], dim=1)
         offset1 = lrelu(of.L1_offset_conv3(lrelu(of.L1_offset_conv2(offset1))))
-        aligned1 = torch.cat([of.L1_dcnpack(self.entry(x1), offset1), double(aligned2)], dim=1)
+        aligned1 = torch.cat([self.deform_1(self.entry(x1), offset1), double(aligned2)], dim=1)
         aligned1 = of.L1_fea_conv(aligned1)
 
         offset = lrelu(of.cas_offset_conv2(lrelu(self.first_again(aligned1, r1))))
-        return lrelu(of.cas_dcnpack(aligned1, offset))
+        return lrelu(self.deform_again(aligned1, offset))
+
+
+class _Deformable(nn.Module):
+    """A deformable convolution: positions and masks from one convolution, samples, a 1×1 one.
+
+    Args:
+        trained: The layer.
+        size: Height and width of its input.
+    """
+
+    positions: Tensor
+
+    def __init__(self, trained: DeformableConv2d, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.register_buffer("positions", tap_positions(size))
+        self.taps = len(self.positions)
+        self.offsets = 2 * self.taps * trained.groups
+        # (y, x) in pixels becomes (x, y) in units of half the picture.
+        height, width = size
+        order = torch.arange(trained.conv_offset_mask.out_channels)
+        order[: self.offsets] = order[: self.offsets].view(-1, 2).flip(1).flatten()
+        scale = torch.ones(len(order))
+        scale[: self.offsets] = torch.tensor([2 / width, 2 / height]).repeat(self.offsets // 2)
+        self.plan = trained.conv_offset_mask
+        assert self.plan.bias is not None
+        self.plan.weight.data = self.plan.weight.data[order] * scale[:, None, None, None]
+        self.plan.bias.data = self.plan.bias.data[order] * scale
+        self.conv = nn.Conv2d(trained.weight[0].numel(), len(trained.weight), 1)
+        self.conv.weight.data = trained.weight.data.flatten(1)[:, :, None, None]
+        assert self.conv.bias is not None
+        self.conv.bias.data = trained.bias.data
+
+    def forward(self, x: Tensor, features: Tensor) -> Tensor:
+        plan = self.plan(features)
+        moves = plan[:, : self.offsets].reshape(-1, self.taps, 2, *x.shape[-2:])
+        grid = self.positions + moves.permute(0, 1, 3, 4, 2)
+        out: Tensor = self.conv(sample(x, grid, plan[:, self.offsets :].sigmoid()))
+        return out
 
 
 class _WithReference(nn.Module):

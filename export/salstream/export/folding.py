@@ -3,16 +3,45 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from salstream.training.layers import ConvNormReLU, DomainBatchNorm2d
 
-def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+
+def inference_layers(module: nn.Module, domain: str = "") -> nn.Sequential:
+    """Return a block's layers in order, for one domain, BatchNorm folded, dropout left out.
+
+    Args:
+        module: A block whose children run one after the other.
+        domain: The domain's name in the state dict.
+    """
+    layers: list[nn.Module] = []
+    for leaf in _leaves(module, domain):
+        if isinstance(leaf, nn.BatchNorm2d | nn.BatchNorm3d):
+            layers[-1] = fold_batch_norm(layers[-1], leaf)
+        elif not isinstance(leaf, nn.Dropout2d):
+            layers.append(leaf)
+    return nn.Sequential(*layers)
+
+
+def fold_blocks(module: nn.Module) -> nn.Module:
+    """Return a copy in which every ``ConvNormReLU`` has its BatchNorm folded."""
+    module = copy.deepcopy(module)
+    for name, child in module.named_children():
+        is_block = isinstance(child, ConvNormReLU)
+        setattr(module, name, inference_layers(child) if is_block else fold_blocks(child))
+    return module
+
+
+def fold_batch_norm(conv: nn.Module, norm: nn.BatchNorm2d | nn.BatchNorm3d) -> nn.Conv2d:
     """Return one convolution that equals ``conv`` followed by ``norm`` in eval mode."""
-    return fuse_conv_bn_eval(conv.eval(), norm.eval())
+    return fuse_conv_bn_eval(cast("nn.Conv2d", conv).eval(), norm.eval())
 
 
 def scaled(conv: nn.Conv2d, scale: Tensor, offset: Tensor | None = None) -> nn.Conv2d:
@@ -38,15 +67,20 @@ def compose_pointwise(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
     return _pointwise(weight, outer @ first.bias + second.bias)
 
 
-def split_pointwise(conv: nn.Conv2d, channels: int) -> tuple[nn.Conv2d, nn.Conv2d]:
-    """Split a 1×1 convolution over its input: ``conv(cat(a, b)) = first(a) + second(b)``.
+def split_input(conv: nn.Conv2d, channels: int) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """Split a convolution over its input: ``conv(cat(a, b)) = first(a) + second(b)``.
 
     Args:
         conv: The convolution; its bias stays with the second part.
         channels: Channels of ``a``.
     """
-    weight = conv.weight.flatten(1)
-    return _pointwise(weight[:, :channels], None), _pointwise(weight[:, channels:], conv.bias)
+    parts = []
+    for own, bias in ((slice(channels), None), (slice(channels, None), conv.bias)):
+        part = copy.deepcopy(conv)
+        part.bias = None
+        part.in_channels = len(range(conv.in_channels)[own])
+        parts.append(_filled(part, conv.weight[:, own], bias))
+    return parts[0], parts[1]
 
 
 def split_depthwise(conv: nn.Conv2d, channels: int) -> tuple[nn.Conv2d, nn.Conv2d]:
@@ -87,6 +121,21 @@ def polyphase(kernel: Tensor, factor: int) -> tuple[nn.Conv2d, int]:
     conv = nn.Conv2d(1, factor**2, taps, bias=False)
     conv.weight.data = weight.reshape(factor**2, 1, taps, taps).float()
     return conv, padding
+
+
+def _leaves(module: nn.Module, domain: str) -> Iterator[nn.Module]:
+    if isinstance(module, DomainBatchNorm2d):
+        yield module.of(domain)
+    elif isinstance(module, ConvNormReLU):
+        for conv, norm in module.pairs:
+            yield module.get_submodule(conv)
+            yield from _leaves(module.get_submodule(norm), domain)
+            yield nn.ReLU()
+    elif any(True for _ in module.children()):
+        for child in module.children():
+            yield from _leaves(child, domain)
+    else:
+        yield module
 
 
 def _pointwise(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:

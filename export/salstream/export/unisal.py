@@ -16,7 +16,7 @@ domain, rewritten exactly:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from salstream.export.folding import (
     compose_pointwise,
     fold_batch_norm,
+    inference_layers,
     polyphase,
     scaled,
     split_depthwise,
-    split_pointwise,
+    split_input,
 )
 from salstream.training.layers import DomainBatchNorm2d, DomainSequential, gaussian_maps
 from salstream.training.unisal import DOMAINS, SIZE_MULTIPLE, Unisal
@@ -62,13 +63,14 @@ class DeployableUnisal(nn.Module):
         self.encoder = _Encoder(model)
         self.post_cnn, self.prior = _post_cnn(model, domain, size)
         self.gru = None if facts.static else _GRU(model.rnn.cell, published)
-        self.post_rnn = _sequential(model.post_rnn, published)
-        self.skip_2x = _sequential(model.skip_2x, published)
-        self.skip_4x = _sequential(model.skip_4x, published)
-        self.up_2x = _Upsampling(_layers(model.upsampling_2, published))
-        self.up_4x = _Upsampling(_layers(model.post_upsampling_2, published))
-        last = self.up_4x.project
-        self.up_4x.project = compose_pointwise(last, model.fusion(domain))
+        self.post_rnn = inference_layers(model.post_rnn, published)
+        self.skip_2x = inference_layers(model.skip_2x, published)
+        self.skip_4x = inference_layers(model.skip_4x, published)
+        layers = inference_layers(model.upsampling_2, published)
+        self.up_2x = _Upsampling(layers, channels=cast("nn.Conv2d", self.post_cnn[-1]).out_channels)
+        layers = inference_layers(model.post_upsampling_2, published)
+        self.up_4x = _Upsampling(layers, channels=self.up_2x.project.out_channels)
+        self.up_4x.project = compose_pointwise(self.up_4x.project, model.fusion(domain))
         self.smoothing, self.padding = polyphase(
             model.smoothing(domain).weight[0, 0], SMOOTHING_FACTOR
         )
@@ -111,7 +113,7 @@ class _Encoder(nn.Module):
         for index, layer in enumerate(model.cnn.features):
             shortcut, subsample = False, 1
             if isinstance(layer, InvertedResidual):
-                block = _sequential(layer.conv)
+                block = inference_layers(layer.conv)
                 shortcut = layer.shortcut
                 if layer.subsample > 1 and index not in (TAP_2X, TAP_4X):
                     depthwise = block[-3]
@@ -121,7 +123,7 @@ class _Encoder(nn.Module):
                     subsample = layer.subsample
             else:
                 assert isinstance(layer, nn.Sequential)
-                block = _sequential(layer)
+                block = inference_layers(layer)
             self.blocks.append(block)
             self.shortcut.append(shortcut)
             self.subsample.append(subsample)
@@ -155,7 +157,7 @@ class _GRU(nn.Module):
             scale: Tensor,
             bias: Tensor | None,
         ) -> nn.Sequential:
-            layers = _sequential(separable, domain)
+            layers = inference_layers(separable, domain)
             last = layers[-1]
             assert isinstance(last, nn.Conv2d)
             layers[-1] = scaled(fold_batch_norm(last, norm.of(domain)), scale, bias)
@@ -181,13 +183,13 @@ class _Upsampling(nn.Module):
     ``expand(cat(double(x), skip)) = double(expand_x(x)) + expand_skip(skip)``.
     """
 
-    def __init__(self, layers: list[nn.Module]) -> None:
+    def __init__(self, layers: nn.Sequential, channels: int) -> None:
         super().__init__()
         expand, _, self.depthwise, _, project = layers
         assert isinstance(expand, nn.Conv2d)
         assert isinstance(project, nn.Conv2d)
         self.project = project
-        self.expand_x, self.expand_skip = split_pointwise(expand, 2 * expand.in_channels // 3)
+        self.expand_x, self.expand_skip = split_input(expand, channels)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         x = F.interpolate(self.expand_x(x), scale_factor=2, mode="bilinear", align_corners=False)
@@ -198,40 +200,13 @@ class _Upsampling(nn.Module):
 
 def _post_cnn(model: Unisal, domain: str, size: tuple[int, int]) -> tuple[nn.Sequential, Tensor]:
     """Return the post-CNN block over the features alone, and the priors' share, a constant."""
-    depthwise, relu, pointwise = _layers(model.post_cnn)
+    depthwise, relu, pointwise = inference_layers(model.post_cnn)
     assert isinstance(depthwise, nn.Conv2d)
     assert isinstance(pointwise, nn.Conv2d)
     small = (size[0] // SIZE_MULTIPLE, size[1] // SIZE_MULTIPLE)
     priors = gaussian_maps(model.gaussians(domain), small)[None]
     channels = depthwise.in_channels - priors.shape[1]
     first, first_of_priors = split_depthwise(depthwise, channels)
-    second, second_of_priors = split_pointwise(pointwise, channels)
+    second, second_of_priors = split_input(pointwise, channels)
     constant = second_of_priors(relu(first_of_priors(priors)))
     return nn.Sequential(first, relu, second), constant.detach()
-
-
-def _sequential(module: nn.Module, domain: str = "") -> nn.Sequential:
-    return nn.Sequential(*_layers(module, domain))
-
-
-def _layers(module: nn.Module, domain: str = "") -> list[nn.Module]:
-    """Return a block's convolutions and activations in order, BatchNorm folded."""
-    layers: list[nn.Module] = []
-    for leaf in _leaves(module, domain):
-        if isinstance(leaf, nn.BatchNorm2d):
-            conv = layers.pop()
-            assert isinstance(conv, nn.Conv2d)
-            layers.append(fold_batch_norm(conv, leaf))
-        elif not isinstance(leaf, nn.Dropout2d):
-            layers.append(leaf)
-    return layers
-
-
-def _leaves(module: nn.Module, domain: str) -> Iterator[nn.Module]:
-    if isinstance(module, DomainBatchNorm2d):
-        yield module.of(domain)
-    elif any(True for _ in module.children()):
-        for child in module.children():
-            yield from _leaves(child, domain)
-    else:
-        yield module

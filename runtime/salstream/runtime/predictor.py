@@ -168,7 +168,8 @@ class Predictor:
             if saliency is None:
                 self.skipped += 1
             else:
-                results.append(Result(frame.index, frame.time, frame.image, saliency))
+                letterbox = self.spec.size if self.spec.fit == "letterbox" else None
+                results.append(Result(frame.index, frame.time, frame.image, saliency, letterbox))
         return results
 
     def _infer(self, window: NDArray[np.uint8], state: Any) -> tuple[Map, Any]:

@@ -19,16 +19,39 @@ def prepare(image: NDArray[np.uint8], spec: GraphSpec) -> NDArray[np.uint8]:
 
     Args:
         image: uint8 BGR, (frame height, frame width, 3).
-        spec: Gives the size.
+        spec: Gives the size, and whether the frame keeps its proportions.
 
     Returns:
         uint8 RGB, (height, width, 3).
     """
-    height, width = spec.size
+    if spec.fit == "stretch":
+        return _resized(image, *spec.size)
+    top, left, height, width = placement(image.shape[:2], spec.size)
+    canvas = np.zeros((*spec.size, 3), np.uint8)
+    canvas[top : top + height, left : left + width] = _resized(image, height, width)
+    return canvas
+
+
+def placement(frame_size: tuple[int, ...], size: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Return where a letterboxed frame lies: top, left, height and width, in pixels.
+
+    Args:
+        frame_size: Height and width of the frame.
+        size: Height and width of what it lies in.
+    """
+    scale = min(size[0] / frame_size[0], size[1] / frame_size[1])
+    height, width = (
+        min(whole, max(1, round(length * scale)))
+        for length, whole in zip(frame_size, size, strict=True)
+    )
+    return (size[0] - height) // 2, (size[1] - width) // 2, height, width
+
+
+def _resized(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Return the frame as RGB of that size."""
     while image.shape[0] >= 2 * height and image.shape[1] >= 2 * width:
-        rows, columns = image.shape[0] // 2, image.shape[1] // 2
-        even = image[: 2 * rows, : 2 * columns]
-        image = np.asarray(cv2.resize(even, (columns, rows), interpolation=cv2.INTER_AREA))
-    if image.shape[:2] != spec.size:
+        half = image.shape[1] // 2, image.shape[0] // 2
+        image = np.asarray(cv2.resize(image, half, interpolation=cv2.INTER_AREA))
+    if image.shape[:2] != (height, width):
         image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC))
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)

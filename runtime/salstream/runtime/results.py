@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salstream.runtime import overlay
+from salstream.runtime.preprocess import placement
 
 
 @dataclass(frozen=True)
@@ -20,21 +21,33 @@ class Result:
         index: Number of the frame in its source, from 0.
         time: Seconds since the source's first frame; None where the source has no clock.
         frame: The frame itself, uint8 BGR, (frame height, frame width, 3).
-        map: What the graph gave, float32 in [0, 1], (height, width) of the model.
+        map: What the graph gave, float32 in [0, 1], (map height, map width).
+        letterbox: Height and width of the network's input if the frame lies in its middle, in
+            proportion; None if the frame fills it.
     """
 
     index: int
     time: float | None
     frame: NDArray[np.uint8]
     map: NDArray[np.float32]
+    letterbox: tuple[int, int] | None = None
 
     @cached_property
     def saliency(self) -> NDArray[np.float32]:
         """The map at the frame's own size, float32 in [0, 1]; made when first asked for."""
-        height, width = self.frame.shape[:2]
-        resized = cv2.resize(self.map, (width, height), interpolation=cv2.INTER_LINEAR)
-        return np.asarray(resized, np.float32)
+        shown = self.map
+        if self.letterbox is not None:
+            shown = _resized(shown, self.letterbox)
+            top, left, height, width = placement(self.frame.shape[:2], self.letterbox)
+            shown = shown[top : top + height, left : left + width]
+        return _resized(shown, self.frame.shape[:2])
 
     def overlay(self, opacity: float = 0.7) -> NDArray[np.uint8]:
         """Return the frame coloured by its saliency, uint8 BGR."""
         return overlay.overlay(self.frame, self.saliency, opacity)
+
+
+def _resized(saliency: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
+    height, width = size
+    resized = cv2.resize(saliency, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(resized, np.float32)

@@ -17,6 +17,7 @@ from salstream.runtime.errors import SalstreamError
 SCHEMA_VERSION: Final = 1
 PREFIX: Final = "salstream."
 RESIZE_METHODS: Final = ("pyramid",)
+FITS: Final = ("stretch", "letterbox")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +27,8 @@ class GraphSpec:
     Attributes:
         model: Name of the network, for example ``unisal``.
         domain: Domain whose layers the graph holds, for example ``dhf1k``.
-        height: Height of the network's input and of its map, in pixels.
-        width: Width of the same.
+        height: Height of the network's input, in pixels.
+        width: Width of the same. The map may be smaller.
         window: Frames that one map is made from (T).
         map_frame: Which frame of the window the map is for, 0 for the oldest.
         phases: Interleaved passes over a video, each with a recurrent state of its own;
@@ -36,6 +37,8 @@ class GraphSpec:
             frames per second is read in ``fps / state_fps`` phases. None: always ``phases``.
         resize: How frames are brought to the model's size; ``pyramid`` is
             :func:`salstream.runtime.preprocess.prepare`.
+        fit: ``stretch``: a frame fills the input. ``letterbox``: it keeps its proportions, lies
+            in the middle, and the rest is black.
         smoothing_sigma: Standard deviation of the Gaussian smoothing inside the graph, in
             pixels of the map; None where the network's own smoothing is all there is.
         precision: Arithmetic of the graph: ``fp32``, ``fp16`` or ``int8``.
@@ -54,6 +57,7 @@ class GraphSpec:
     phases: int = 1
     state_fps: float | None = None
     resize: str = "pyramid"
+    fit: str = "stretch"
     smoothing_sigma: float | None = None
     precision: str = "fp32"
     license: str = "unknown"
@@ -72,10 +76,11 @@ class GraphSpec:
             )
         if self.state_fps is not None and not self.state_fps > 0:
             raise SalstreamError(f"state_fps must be above 0, got {self.state_fps}")
-        if self.resize not in RESIZE_METHODS:
-            raise SalstreamError(
-                f"resize must be one of {', '.join(RESIZE_METHODS)}, got {self.resize!r}"
-            )
+        for name, known in (("resize", RESIZE_METHODS), ("fit", FITS)):
+            if getattr(self, name) not in known:
+                raise SalstreamError(
+                    f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
+                )
 
     @property
     def size(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""ESAN-VSP (2020). Read `model`, then `align`, `deformable` and `fit`."""
+"""ESAN-VSP (2020). Read `model`, then `align`, `deformable`, `video` and `fit`."""
 
 from salstream.training.esan.fit import fit, placement
 from salstream.training.esan.model import (
@@ -11,6 +11,7 @@ from salstream.training.esan.model import (
     LstmState,
     normalise,
 )
+from salstream.training.esan.video import predict_video
 
 __all__ = [
     "MAP_FRAME",
@@ -23,4 +24,5 @@ __all__ = [
     "fit",
     "normalise",
     "placement",
+    "predict_video",
 ]

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_KERNEL = 3
+
 
 def deformable_conv2d(
     x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None = None
@@ -29,21 +31,51 @@ def deformable_conv2d(
     Returns:
         (batch, out channels, height, width).
     """
+    height, width = x.shape[-2:]
+    taps = weight.shape[-2] * weight.shape[-1]
+    moves = offset.reshape(-1, taps, 2, height, width).permute(0, 1, 3, 4, 2).flip(-1)
+    moves = moves * torch.tensor([2 / width, 2 / height]).to(x)
+    grid = tap_positions((height, width), weight.shape[-2:]).to(x)
+    samples = sample(x, grid + moves, mask)
+    return F.conv2d(samples, weight.flatten(1)[:, :, None, None], bias)
+
+
+def tap_positions(
+    size: tuple[int, int], kernel: tuple[int, int] | torch.Size = (_KERNEL, _KERNEL)
+) -> Tensor:
+    """Return where a convolution's taps read without offsets.
+
+    Args:
+        size: Height and width of the input, which the output has too.
+        kernel: The same of the kernel, both odd.
+
+    Returns:
+        (taps, height, width, 2), as (x, y), the picture's outer edges being -1 and 1.
+    """
+    y, x = (
+        (2 * (torch.arange(taps)[:, None] - taps // 2 + torch.arange(length)) + 1) / length - 1
+        for length, taps in zip(size, kernel, strict=True)
+    )
+    shape = (*kernel, *size)
+    y = y[:, None, :, None].expand(shape)
+    x = x[None, :, None, :].expand(shape)
+    return torch.stack([x, y], dim=-1).flatten(0, 1)
+
+
+def sample(x: Tensor, grid: Tensor, mask: Tensor) -> Tensor:
+    """Read the picture where every tap wants it.
+
+    Args:
+        x: (batch, channels, height, width).
+        grid: (batch · groups, taps, height, width, 2), as :func:`tap_positions` has it.
+        mask: Factor of each sample, (batch, groups · taps, height, width).
+
+    Returns:
+        (batch, channels · taps, height, width).
+    """
     _, channels, height, width = x.shape
-    out_channels, _, rows, columns = weight.shape
-    taps = rows * columns
+    taps = grid.shape[1]
     groups = mask.shape[1] // taps
-
-    # -1 and 1 are the picture's outer edges: a pixel's centre lies half a pixel inside.
-    y, x_ = torch.meshgrid(
-        _centres(height, rows, x), _centres(width, columns, x), indexing="ij"
-    )  # (rows · height, columns · width)
-    grid = torch.stack([x_, y], dim=-1).view(rows, height, columns, width, 2)
-    grid = grid.transpose(1, 2).reshape(taps, height, width, 2)
-    offset = offset.reshape(-1, taps, 2, height, width).permute(0, 1, 3, 4, 2).flip(-1)
-    grid = grid + offset * torch.tensor([2 / width, 2 / height]).to(x)
-
-    # (batch · groups, channels / groups, taps · height, width)
     samples = F.grid_sample(
         x.reshape(-1, channels // groups, height, width),
         grid.reshape(-1, taps * height, width, 2),
@@ -52,17 +84,7 @@ def deformable_conv2d(
         align_corners=False,
     )
     samples = samples * mask.reshape(-1, 1, taps * height, width)
-    return F.conv2d(
-        samples.reshape(-1, channels * taps, height, width),
-        weight.reshape(out_channels, channels * taps, 1, 1),
-        bias,
-    )
-
-
-def _centres(length: int, taps: int, like: Tensor) -> Tensor:
-    """Return where the taps of an axis read without offsets, (taps · length), tap by tap."""
-    at = torch.arange(taps)[:, None] - taps // 2 + torch.arange(length)
-    return ((2 * at + 1) / length - 1).flatten().to(like)
+    return samples.reshape(-1, channels * taps, height, width)
 
 
 class DeformableConv2d(nn.Module):
@@ -75,17 +97,19 @@ class DeformableConv2d(nn.Module):
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        plain = nn.Conv2d(channels, channels, 3)
+        plain = nn.Conv2d(channels, channels, _KERNEL)
+        assert plain.bias is not None
         self.weight, self.bias = plain.weight, plain.bias
-        self.offsets = 2 * 9 * groups
-        self.conv_offset_mask = nn.Conv2d(channels, 3 * 9 * groups, 3, padding=1)
+        self.groups = groups
+        # Per group, offsets as (y, x) for every tap; after those of all groups, the masks.
+        self.conv_offset_mask = nn.Conv2d(channels, 3 * groups * _KERNEL**2, 3, padding=1)
         # Training starts without offsets, every sample halved (Zhu et al., 3.1).
-        nn.init.zeros_(self.conv_offset_mask.weight)
         assert self.conv_offset_mask.bias is not None
+        nn.init.zeros_(self.conv_offset_mask.weight)
         nn.init.zeros_(self.conv_offset_mask.bias)
 
     def forward(self, x: Tensor, features: Tensor) -> Tensor:
         """Convolve ``x`` as ``features`` say; all are (batch, channels, height, width)."""
         both = self.conv_offset_mask(features)
-        offset, mask = both[:, : self.offsets], both[:, self.offsets :].sigmoid()
-        return deformable_conv2d(x, offset, mask, self.weight, self.bias)
+        offset, mask = both.split((2 * both.shape[1] // 3, both.shape[1] // 3), dim=1)
+        return deformable_conv2d(x, offset, mask.sigmoid(), self.weight, self.bias)

@@ -37,7 +37,6 @@ _VGG16: Final = "64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512 M"
 _POOL_3, _POOL_4 = 16, 23
 
 
-
 class LstmState(NamedTuple):
     """State of a ConvLSTM: hidden and cell, each (batch, 512, height/8, width/8)."""
 

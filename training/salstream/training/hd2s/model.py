@@ -62,7 +62,7 @@ class Hd2s(nn.Module):
         self.featureExtractor = Backbone(depth=config.levels[-1] + 1)
         for level in reversed(config.levels):
             facts = LEVELS[level]
-            for name in _temporal_names(level):
+            for name in temporal_names(level):
                 self.add_module(name, temporal_convolution(facts.channels))
             layers = decoder(facts, level + 1, facts.channels + n_priors, config.domain_norm)
             self.add_module(f"decoder{level + 1}", layers)
@@ -153,7 +153,7 @@ class Hd2s(nn.Module):
         features = {}
         for level in self.config.levels:
             x = taps[level]
-            for name in _temporal_names(level):
+            for name in temporal_names(level):
                 x = self.get_submodule(name)(x)
             features[level] = x.squeeze(2)
         return features
@@ -178,7 +178,7 @@ class Hd2s(nn.Module):
         """Return (batch, 1, height, width)."""
         if self.config.priors:
             priors = gaussian_maps(self.gaussians(level, domain), features.shape[-2:])
-            features = torch.cat([features, priors.expand(len(features), -1, -1, -1)], dim=1)
+            features = torch.cat([features, priors.expand(features.shape[0], -1, -1, -1)], dim=1)
         conspicuity: Tensor = self.decoder(level)(features, DOMAINS.get(domain, ""))
         return conspicuity
 
@@ -219,7 +219,8 @@ class Hd2s(nn.Module):
             )
 
 
-def _temporal_names(level: int) -> list[str]:
+def temporal_names(level: int) -> list[str]:
+    """Return the published names of a level's temporal convolutions, in order."""
     count = LEVELS[level].temporal
     name = f"conv_t{level + 1}"
     return [name] if count == 1 else [f"{name}_{index}" for index in range(1, count + 1)]

@@ -1,0 +1,179 @@
+"""Every network by name, and which of them a checkpoint belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from salstream.runtime.errors import SalstreamError, UsageError
+from salstream.training import hd2s, unisal
+from salstream.training.esan import Esan
+from salstream.training.s3d import S3D, from_torchvision
+
+# What is known of the published weights' licence, whichever file they come in.
+_HD2S_LICENSE: Final = "CC-BY-NC-4.0"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that checkpoints belong to.
+
+    Attributes:
+        name: What users call it.
+        build: Makes it, with fresh weights.
+        domains: The domains that it has layers of its own for; none if all share them.
+        license: Of the published weights, as an SPDX identifier.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    domains: tuple[str, ...] = ()
+    license: str = "unknown"
+
+    def layout(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every entry of its state dict, by name, in order."""
+        with torch.device("meta"):
+            return {name: tuple(value.shape) for name, value in self.build().state_dict().items()}
+
+
+def _hd2s(name: str) -> Network:
+    config = hd2s.CONFIGS[name]
+    domains = tuple(hd2s.DOMAINS) if config.domain_specific else ()
+    return Network(name, lambda: hd2s.Hd2s(config), domains, _HD2S_LICENSE)
+
+
+NETWORKS: Final[dict[str, Network]] = {
+    network.name: network
+    for network in (
+        Network("unisal", unisal.Unisal, tuple(unisal.DOMAINS), "Apache-2.0"),
+        *(_hd2s(name) for name in hd2s.CONFIGS),
+        Network("esan", Esan),
+        Network("s3d", S3D),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Match:
+    """How a checkpoint fits a network.
+
+    Attributes:
+        network: The one that it fits best.
+        state: Its tensors under the published names.
+        missing: Entries that it lacks.
+        left_over: Entries that the network does not have.
+        misshapen: Entries of another shape.
+        also: Other networks that have the very same layout.
+        origin: Whose names the file used, ``published`` or ``torchvision``.
+    """
+
+    network: Network
+    state: Mapping[str, Tensor]
+    missing: list[str] = field(default_factory=list)
+    left_over: list[str] = field(default_factory=list)
+    misshapen: list[str] = field(default_factory=list)
+    also: tuple[str, ...] = ()
+    origin: str = "published"
+
+    @property
+    def complete(self) -> bool:
+        """Whether it loads as it is."""
+        return not (self.missing or self.left_over or self.misshapen)
+
+
+def get(name: str) -> Network:
+    """Return the network called ``name``.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if name not in NETWORKS:
+        raise UsageError(f"unknown model {name!r}; known: {', '.join(NETWORKS)}")
+    return NETWORKS[name]
+
+
+def match(state: Mapping[str, Tensor]) -> Match:
+    """Find the network that a state dict fits best, by the names and shapes of its entries.
+
+    Raises:
+        SalstreamError: Hardly an entry is known.
+    """
+    origin = "published"
+    if "features.0.0.0.weight" in state and "classifier.1.weight" in state:
+        state, origin = from_torchvision(state), "torchvision"
+    matches = [_compare(state, network, origin) for network in NETWORKS.values()]
+    matches.sort(key=lambda m: len(m.missing) + len(m.left_over) + len(m.misshapen))
+    best = matches[0]
+    known = len(state) - len(best.left_over)
+    if known < len(state) / 2:
+        raise SalstreamError(
+            "it belongs to none of the networks that salstream knows: "
+            f"of its {len(state)} entries {known} are those of {best.network.name}, the nearest"
+        )
+    if not best.complete:
+        return best
+    also = tuple(m.network.name for m in matches[1:] if m.complete)
+    return Match(best.network, state, also=also, origin=origin)
+
+
+def load(state: Mapping[str, Tensor], name: str) -> nn.Module:
+    """Return a network with a checkpoint's weights, in eval mode.
+
+    HD2S-DA's domain classifiers are made for one input size and serve training alone: where
+    they do not fit, the network comes without them.
+
+    Args:
+        state: Tensors by name.
+        name: The network's.
+
+    Raises:
+        UsageError: There is no network of that name.
+        SalstreamError: The checkpoint is another network's; the message says which entries
+            are missing, left over or of another shape.
+    """
+    network = get(name)
+    fit = _compare(state, network, "published")
+    if not fit.complete:
+        raise SalstreamError(f"the checkpoint does not fit {name}: {faults(fit)}{_hint(state)}")
+    model = network.build()
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def faults(fit: Match) -> str:
+    """Say what keeps a checkpoint from fitting: the first three entries of each kind."""
+    kinds = (("missing", fit.missing), ("left over", fit.left_over), ("misshapen", fit.misshapen))
+    said = []
+    for kind, names in kinds:
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            said.append(f"{len(names)} {kind} ({', '.join(names[:3])}{more})")
+    return ", ".join(said)
+
+
+def _hint(state: Mapping[str, Tensor]) -> str:
+    try:
+        found = match(state)
+    except SalstreamError:
+        return ""
+    return f"; it is a checkpoint of {found.network.name}" if found.complete else ""
+
+
+def _compare(state: Mapping[str, Tensor], network: Network, origin: str) -> Match:
+    layout = network.layout()
+    return Match(
+        network,
+        state,
+        missing=[name for name in layout if name not in state],
+        left_over=[name for name in state if name not in layout],
+        misshapen=[
+            f"{name} {tuple(state[name].shape)} instead of {shape}"
+            for name, shape in layout.items()
+            if name in state and tuple(state[name].shape) != shape
+        ],
+        origin=origin,
+    )
