@@ -45,6 +45,7 @@ class FakeBackend:
     def __init__(self, graph: GraphSpec, recurrent: bool = False, seconds: float = 0.0) -> None:
         self.spec = graph
         self.recurrent = recurrent
+        self.conspicuity = False
         self.runs: list[tuple[Window, tuple[Window, ...]]] = []
         self._seconds = seconds
 

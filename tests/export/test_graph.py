@@ -12,9 +12,9 @@ import torch
 
 from clips import clip
 from reference import data
-from salstream.export.deployable import Deployable, load
+from salstream.export.deployable import Deployable, Expected, Options, load
 from salstream.export.graph import export_graph, given_frames, made_frames
-from salstream.runtime import SaliencyModel, SalstreamError, UsageError
+from salstream.runtime import SaliencyModel, SalstreamError
 from salstream.runtime.preprocess import prepare
 from salstream.runtime.sources import open_source
 from salstream.training.unisal import DOMAINS
@@ -50,7 +50,7 @@ def test_every_domain_equals_pytorch_on_a_real_clip(
 
 @pytest.mark.slow
 def test_another_size(unisal_checkpoint: Path, tmp_path: Path) -> None:
-    deployable = load(unisal_checkpoint, "unisal", "ucfsports", size=(96, 160))
+    deployable = load(unisal_checkpoint, "unisal", "ucfsports", Options(size=(96, 160)))
     spec = export_graph(deployable, tmp_path / "g.onnx", made_frames(deployable.spec), "made up")
     assert spec.size == (96, 160)
 
@@ -79,7 +79,9 @@ def test_a_graph_says_nothing_of_the_machine_that_made_it() -> None:
 
 
 def test_a_graph_that_is_off_is_not_written(dhf1k: Deployable, tmp_path: Path) -> None:
-    wrong = dataclasses.replace(dhf1k, reference=lambda frames: dhf1k.reference(frames) + 0.001)
+    wrong = dataclasses.replace(
+        dhf1k, reference=lambda frames: Expected(dhf1k.reference(frames).maps + 0.001)
+    )
     with pytest.raises(SalstreamError, match=r"differs from PyTorch.*1\.0e-03"):
         export_graph(wrong, tmp_path / "g.onnx", made_frames(dhf1k.spec, 2), "made up")
     assert list(tmp_path.iterdir()) == []
@@ -87,11 +89,16 @@ def test_a_graph_that_is_off_is_not_written(dhf1k: Deployable, tmp_path: Path) -
 
 def test_what_cannot_be_exported_is_refused(unisal_checkpoint: Path, tmp_path: Path) -> None:
     for arguments, message in (
-        (("hal9000", "dhf1k"), "unknown model 'hal9000'; known: unisal"),
+        (("hal9000", "dhf1k"), "unknown model 'hal9000'; known: unisal, hd2s"),
         (("unisal", "youtube"), "no domain 'youtube'; known: dhf1k, hollywood"),
-        (("unisal", "dhf1k", (100, 384)), "cannot take 100x384.*multiples of 32"),
+        (("unisal", "dhf1k", Options(size=(100, 384))), "cannot take 100x384.*multiples of 32"),
+        (("unisal", None), "unisal needs a domain: dhf1k, hollywood"),
+        (("unisal", "dhf1k", Options(smoothing=7)), "unisal has no options for smoothing"),
+        (("s3d",), "s3d gives no saliency maps"),
+        (("hd2s", "dhf1k"), "hd2s has no domain 'dhf1k'; leave it out"),
+        (("hd2s",), "does not fit hd2s: .* missing .*; it is a checkpoint of unisal"),
     ):
-        with pytest.raises(UsageError, match=message):
+        with pytest.raises(SalstreamError, match=message):
             load(unisal_checkpoint, *arguments)
     other = tmp_path / "other.pth"
     torch.save({"layer.weight": torch.zeros(2, 2)}, other)
@@ -134,7 +141,7 @@ def test_twenty_frames_streamed_equal_pytorch(dhf1k: Deployable) -> None:
         frames = np.stack(
             [prepare(frame.image, model.spec) for frame, _ in zip(source, range(20), strict=False)]
         )
-    np.testing.assert_allclose(actual, dhf1k.reference(frames), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(actual, dhf1k.reference(frames).maps, rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow

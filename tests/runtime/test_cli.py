@@ -274,7 +274,15 @@ def test_outputs_that_cannot_be_written(tmp_path: Path) -> None:
 def test_an_interrupted_run_leaves_whole_files(tmp_path: Path, number: signal.Signals) -> None:
     video = numbered_clip(tmp_path / "v.mp4", 3000, size=(120, 160))
     maps = tmp_path / "maps"
-    command: list[str | Path] = [PROGRAM, "run", video, "--maps", maps, "--save", tmp_path / "o.mp4"]
+    command: list[str | Path] = [
+        PROGRAM,
+        "run",
+        video,
+        "--maps",
+        maps,
+        "--save",
+        tmp_path / "o.mp4",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
         deadline = time.monotonic() + 60
         while not (maps / "000020.png").exists() and time.monotonic() < deadline:

@@ -94,7 +94,7 @@ def test_memory_stays_small_however_long_the_clip(python: Path, tmp_path: Path) 
 
 def test_what_needs_torch_says_so(python: Path, tmp_path: Path) -> None:
     program = python.with_name("salstream")
-    command = [str(program), *"export x.pth --model unisal --domain dhf1k -o x.onnx".split()]
+    command = [str(program), "export", "x.pth", "--domain", "dhf1k", "-o", "x.onnx"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1
     assert "pip install 'salstream[cpu,export]'" in done.stderr

@@ -130,7 +130,7 @@ def _free_port() -> int:
 
 
 def test_unknown_models_are_refused() -> None:
-    with pytest.raises(UsageError, match="unknown model 'nonesuch'.*unisal-dhf1k"):
+    with pytest.raises(UsageError, match=r"unknown model 'nonesuch'.*unisal-dhf1k"):
         SaliencyModel.open("nonesuch")
     with pytest.raises(UsageError, match=r"expected an \.onnx file"):
         SaliencyModel.open(__file__)

@@ -45,8 +45,8 @@ def test_a_letterboxed_frame_keeps_its_proportions(
     frame: tuple[int, int], size: tuple[int, int]
 ) -> None:
     top, left, height, width = placement(frame, size)
-    assert 0 <= top
-    assert 0 <= left
+    assert top >= 0
+    assert left >= 0
     assert 1 <= height <= size[0] - top
     assert 1 <= width <= size[1] - left
     assert height == size[0] or width == size[1]
@@ -65,7 +65,7 @@ def test_a_letterboxed_map_is_cut_back_to_the_frame() -> None:
     assert prepared[21:43].min() == 200
     # A map of half the size, salient where the frame lies.
     saliency = cv2.resize((prepared[..., 0] > 0).astype(np.float32), (40, 32))
-    result = Result(0, None, wide, saliency, letterbox=graph.size)
+    result = Result(0, None, wide, np.asarray(saliency, np.float32), letterbox=graph.size)
     assert result.saliency.shape == (90, 320)
     assert result.saliency.min() > 0.6
     assert result.saliency.mean() > 0.95

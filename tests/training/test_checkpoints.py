@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from salstream.runtime.errors import SalstreamError, UsageError
-from salstream.training.checkpoints import check_layout, load_state_dict, sha256_of
+from salstream.training.checkpoints import load_state_dict, metadata_of, save_state_dict, sha256_of
 
 STATE = {"conv.weight": torch.arange(12.0).reshape(3, 4), "conv.bias": torch.ones(3)}
 PICKLED = pickle.dumps({"weights": [1, 2, 3]}, protocol=2)
@@ -34,7 +34,7 @@ def save_pickle(content: object, path: Path) -> None:
     path.write_bytes(pickle.dumps(content, protocol=2))
 
 
-def save_safetensors(content: Any, path: Path) -> None:  # noqa: ANN401
+def save_safetensors(content: Any, path: Path) -> None:
     pytest.importorskip("safetensors.torch").save_file(content, path)
 
 
@@ -286,34 +286,19 @@ def test_a_missing_file_is_wrong_use(tmp_path: Path) -> None:
     assert "found a folder" in refusal(tmp_path, UsageError)
 
 
-def test_a_layout_that_fits_passes() -> None:
-    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
-    check_layout(model.state_dict(), model, "small")
-
-
-def test_a_layout_that_does_not_fit_is_told_entry_by_entry() -> None:
-    model = torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(4)))
-    state = model.state_dict()
-    for gone in ("0.weight", "1.weight", "1.bias", "2.bias", "3.bias"):
-        del state[gone]
-    state["3.weight"] = torch.ones(2, 5)
-    state["head.weight"] = torch.ones(1)
-    with pytest.raises(SalstreamError) as error:
-        check_layout(state, model, "small")
-    assert str(error.value) == (
-        "the checkpoint does not fit small, which has 8 entries: "
-        "5 missing (0.weight, 1.weight, 1.bias and 2 more), "
-        "1 left over (head.weight), "
-        "1 of another shape (3.weight (2, 5) instead of (2, 2)); "
-        "check that it belongs to this model"
-    )
-
-
-def test_a_layout_is_compared_even_if_only_a_shape_differs() -> None:
-    # (1, 4) broadcasts to (4, 4), so copying would not fail by itself.
-    model = torch.nn.Linear(4, 4)
-    with pytest.raises(SalstreamError, match="1 of another shape"):
-        check_layout({**model.state_dict(), "weight": torch.ones(1, 4)}, model, "small")
+def test_safetensors_come_back_with_their_metadata(tmp_path: Path) -> None:
+    state = {"b.weight": torch.randn(3, 4).T, "a.bias": torch.arange(3)}
+    path = tmp_path / "new" / "x.safetensors"
+    save_state_dict(state, path, {"license": "MIT"})
+    loaded = load_state_dict(path)
+    assert metadata_of(path) == {"license": "MIT"}
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(loaded[name], state[name]) for name in state)
+    assert [p.name for p in path.parent.iterdir()] == ["x.safetensors"]
+    save_zip(state, tmp_path / "x.pth")
+    assert metadata_of(tmp_path / "x.pth") == {}
+    with pytest.raises(SalstreamError, match="cannot write"):
+        save_state_dict(state, path / "below-a-file.safetensors", {})
 
 
 def test_sha256_of(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reference import fill_module, reference
-from salstream.training.esan import SIZE, Esan, fit, normalise, placement, predict_video
+from salstream.training.esan import SIZE, Esan, normalise, predict_video
 from salstream.training.esan.deformable import deformable_conv2d
 
 Array = NDArray[np.float64]
@@ -141,10 +141,10 @@ def test_without_offsets_it_is_a_convolution() -> None:
 
 @torch.inference_mode()
 def test_a_carried_state_continues_the_video(model: Esan) -> None:
-    frames = normalise(pictures(2, 10, 64, 96, 3))
+    frames = normalise(pictures(2, 10, 32, 64, 3))
     first, state = model(frames[:, :5])
-    assert first.shape == (2, 1, 32, 48)
-    assert state.forward.hidden.shape == state.backward.cell.shape == (2, 512, 8, 12)
+    assert first.shape == (2, 1, 16, 32)
+    assert state.forward.hidden.shape == state.backward.cell.shape == (2, 512, 4, 8)
     second, _ = model(frames[:, 5:], state)
     anew, _ = model(frames[:, 5:])
     assert (second - anew).abs().max() > 1e-3, "the state makes no difference"
@@ -152,7 +152,7 @@ def test_a_carried_state_continues_the_video(model: Esan) -> None:
     # Group by group both directions see the same; in one call the backward one sees more.
     torch.testing.assert_close(state.forward, state.backward)
     whole, _ = model(frames)
-    assert whole.shape == (2, 2, 32, 48)
+    assert whole.shape == (2, 2, 16, 32)
     assert (whole[:, 1:] - second).abs().max() > 1e-3
     alone, _ = model(frames[1:])
     torch.testing.assert_close(alone, whole[1:], rtol=0, atol=1e-5)
@@ -169,19 +169,18 @@ def test_every_parameter_that_the_published_network_uses_is_trained() -> None:
 
 @torch.inference_mode()
 def test_a_video_is_read_in_five_passes(model: Esan) -> None:
-    video = pictures(7, 32, 64, 3)
+    video = pictures(6, 32, 64, 3)
     maps = predict_video(model, video)
-    assert maps.shape == (7, 16, 32)
+    assert maps.shape == (6, 16, 32)
 
     def group(*numbers: int) -> Tensor:
         return normalise(video[list(numbers)])[None]
 
     first, state = model(group(0, 0, 0, 1, 2))
-    fifth, _ = model(group(3, 4, 5, 6, 6), state)
-    second, state = model(group(0, 0, 1, 2, 3))
-    last, _ = model(group(4, 5, 6, 6, 6), state)
-    expected = torch.cat([first, second, fifth, last])[:, 0]
-    torch.testing.assert_close(maps[[0, 1, 5, 6]], expected, rtol=0, atol=1e-5)
+    last, _ = model(group(3, 4, 5, 5, 5), state)
+    second, _ = model(group(0, 0, 1, 2, 3))
+    expected = torch.cat([first, second, last])[:, 0]
+    torch.testing.assert_close(maps[[0, 1, 5]], expected, rtol=0, atol=1e-5)
     assert predict_video(model, video[:1]).shape == (1, 16, 32)
 
 
@@ -189,28 +188,3 @@ def test_normalise_uses_imagenet_statistics() -> None:
     frames = torch.tensor([[[0, 0, 0], [255, 255, 255]]], dtype=torch.uint8)
     expected = torch.tensor([[-2.1179, -2.0357, -1.8044], [2.2489, 2.4286, 2.6400]]).T[:, None]
     torch.testing.assert_close(normalise(frames), expected, rtol=0, atol=1e-4)
-
-
-@given(frame=st.tuples(st.integers(1, 3000), st.integers(1, 3000)))
-@example(frame=(1080, 1920))
-@example(frame=(1, 3000))
-def test_a_frame_is_placed_whole_and_in_proportion(frame: tuple[int, int]) -> None:
-    top, left, height, width = placement(frame)
-    for start, length, available in ((top, height, SIZE[0]), (left, width, SIZE[1])):
-        assert start >= 0
-        assert length >= 1
-        assert start <= available - length - start <= start + 1, "not in the middle"
-    assert height == SIZE[0] or width == SIZE[1], "smaller than it could be"
-    scale = min(SIZE[0] / frame[0], SIZE[1] / frame[1])
-    assert abs(height - frame[0] * scale) <= 0.5 or height == 1
-    assert abs(width - frame[1] * scale) <= 0.5 or width == 1
-
-
-@pytest.mark.parametrize("size", [(1080, 1920), (90, 160), (500, 200), (256, 320)])
-def test_a_fitted_frame_has_black_around_it(size: tuple[int, int]) -> None:
-    frame = np.full((*size, 3), (10, 20, 30), np.uint8)
-    top, left, height, width = placement(size)
-    fitted = fit(frame)
-    assert fitted.shape == (*SIZE, 3)
-    assert (fitted[top : top + height, left : left + width] == (10, 20, 30)).all()
-    assert fitted.any(axis=2).sum() == height * width

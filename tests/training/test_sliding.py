@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,4 +26,4 @@ def test_every_window_ends_with_its_frame_and_moves_by_single_steps(
         assert len(frames) == window
         assert frames[-1] == t
         assert all(0 <= frame < count for frame in frames)
-        assert all(abs(a - b) <= 1 for a, b in zip(frames, frames[1:], strict=False))
+        assert all(abs(a - b) <= 1 for a, b in pairwise(frames))

@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from reference import fill_module, reference
-from salstream.runtime import SalstreamError
-from salstream.training.checkpoints import check_layout, load_state_dict
+from salstream.training.checkpoints import load_state_dict
 from salstream.training.unisal import DOMAINS, Unisal, normalise
 
 Maps = NDArray[np.float32]
@@ -103,9 +102,3 @@ def test_every_parameter_of_its_domain_is_trained() -> None:
     others = ("dhf1k", "ucfsports", "salicon", "DHF1K", "UCFSports", "SALICON")
     for name, parameter in model.named_parameters():
         assert (parameter.grad is None) == any(f"_{domain}" in name for domain in others), name
-
-
-def test_a_checkpoint_of_another_network_is_named_as_such(tmp_path: Path) -> None:
-    torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
-    with pytest.raises(SalstreamError, match="unisal"):
-        check_layout(load_state_dict(tmp_path / "other.pth"), Unisal(), "unisal")

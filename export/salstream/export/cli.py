@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from salstream.runtime.cli import parse_size
 from salstream.runtime.errors import SalstreamError, UsageError
+
+if TYPE_CHECKING:
+    from salstream.export.deployable import Deployable
 
 
 def register(app: typer.Typer) -> None:
@@ -18,18 +21,34 @@ def register(app: typer.Typer) -> None:
 
 def export(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint, or the name of pulled weights.")],
-    model: Annotated[str, typer.Option(help="The network: unisal.")],
-    domain: Annotated[str, typer.Option(help="The domain whose layers to keep.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")],
-    size: Annotated[
-        str | None, typer.Option(help="Input size as HEIGHTxWIDTH; default: the domain's own.")
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The .onnx file, or a folder for several.")
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(help="The network, such as unisal or hd2s-dsl; default: what the file fits."),
     ] = None,
+    domain: Annotated[
+        str | None,
+        typer.Option(help="Whose layers to keep, or all: one graph per domain."),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Input size as HEIGHTxWIDTH; default: the network's own.")
+    ] = None,
+    smoothing: Annotated[
+        float | None,
+        typer.Option(help="Sigma of HD2S's smoothing in pixels: 5 in the paper, 7 in its code."),
+    ] = None,
+    conspicuity: Annotated[
+        bool, typer.Option("--conspicuity", help="HD2S's four maps as a second output.")
+    ] = False,
+    clip_length: Annotated[int | None, typer.Option(help="Frames of HD2S's window.")] = None,
     frames: Annotated[
         str | None,
         typer.Option(help="Video or images for the check; default: made-up pictures."),
     ] = None,
 ) -> None:
-    """Write a checkpoint as one deployable graph, checked against PyTorch.
+    """Write a checkpoint as deployable graphs, each checked against PyTorch.
 
     Example: salstream export unisal --model unisal --domain dhf1k -o unisal-dhf1k.onnx
     """
@@ -41,35 +60,41 @@ def export(
         raise SalstreamError(
             f"exporting needs {error.name}; install it with: pip install 'salstream[cpu,export]'"
         ) from error
-    from salstream.export.deployable import load
+    from salstream.export.deployable import Options, domains_of, identify, load
+
+    path = _find(checkpoint)
+    model = model or identify(path)
+    domains = domains_of(model) if domain == "all" and domains_of(model) else (domain,)
+    one = output.suffix.lower() == ".onnx"
+    if one and len(domains) > 1:
+        raise UsageError(
+            f"{output} is one file, and {model} has {len(domains)} domains: give a folder"
+        )
+    options = Options(
+        size=parse_size(size) if size else None,
+        smoothing=smoothing,
+        conspicuity=conspicuity,
+        clip_length=clip_length,
+    )
+    for name in domains:
+        deployable = load(path, model, None if name == "all" else name, options)
+        file = output if one else output / f"{'-'.join(filter(None, (model, name)))}.onnx"
+        _export_one(deployable, file, frames)
+
+
+def _export_one(deployable: Deployable, file: Path, source: str | None) -> None:
     from salstream.export.graph import export_graph, given_frames, made_frames
 
-    if output.suffix.lower() != ".onnx":
-        raise UsageError(f"cannot export to {output}: expected a name that ends in .onnx")
-    deployable = load(_find(checkpoint), model, domain, parse_size(size) if size else None)
-    if frames is None:
+    if source is None:
         pictures, origin = made_frames(deployable.spec), "made-up pictures"
     else:
-        pictures, origin = given_frames(frames, deployable.spec), Path(frames).name
-    spec = export_graph(deployable, output, pictures, origin)
-    figures = spec.verification
+        pictures, origin = given_frames(source, deployable.spec), Path(source).name
+    figures = export_graph(deployable, file, pictures, origin).verification
     typer.echo(
-        f"{output}: {output.stat().st_size / 1e6:.1f} MB, equal to PyTorch on "
+        f"{file}: {file.stat().st_size / 1e6:.1f} MB, equal to PyTorch on "
         f"{figures['frames']} frames ({origin}): largest difference {figures['max_abs']:.1e}, "
         f"mean {figures['mean_abs']:.1e}, smallest CC {figures['min_cc']:.6f}"
     )
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Read a size such as ``224x384``: height, width.
-
-    Raises:
-        UsageError: It is none.
-    """
-    match = re.fullmatch(r"(\d+)[x×](\d+)", text.strip())
-    if match is None:
-        raise UsageError(f"cannot read the size {text!r}: expected HEIGHTxWIDTH, such as 224x384")
-    return int(match[1]), int(match[2])
 
 
 def _find(checkpoint: str) -> Path:

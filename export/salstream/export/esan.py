@@ -95,8 +95,9 @@ class DeployableEsan(nn.Module):
             mode="bilinear",
             align_corners=False,
         )
-        x = x.squeeze(1).sigmoid()
-        return x / x.amax(dim=(1, 2), keepdim=True), hidden, cell
+        # As logarithms, so that no map can vanish and the maximum is 1 exactly.
+        x = F.logsigmoid(x.squeeze(1))
+        return torch.exp(x - x.amax(dim=(1, 2), keepdim=True)), hidden, cell
 
 
 class _Alignment(nn.Module):
@@ -131,7 +132,7 @@ class _Alignment(nn.Module):
             pools: What comes out of VGG16's third, fourth and fifth pooling, of all frames.
         """
         x1, x2, x3 = pools
-        r1, r2, r3 = (x.unflatten(0, (-1, WINDOW))[:, MAP_FRAME] for x in pools)
+        r1, r2, r3 = (x.view(-1, WINDOW, *x.shape[1:])[:, MAP_FRAME] for x in pools)
         of = self.trained
 
         offset3 = lrelu(of.L3_offset_conv2(lrelu(self.first_3(x3, r3))))
@@ -163,7 +164,7 @@ class _Deformable(nn.Module):
 
     def __init__(self, trained: DeformableConv2d, size: tuple[int, int]) -> None:
         super().__init__()
-        self.register_buffer("positions", tap_positions(size))
+        self.register_buffer("positions", tap_positions(size).float())
         self.taps = len(self.positions)
         self.offsets = 2 * self.taps * trained.groups
         # (y, x) in pixels becomes (x, y) in units of half the picture.
@@ -224,7 +225,9 @@ class _WithReference(nn.Module):
             reference: (batch, channels, height, width).
         """
         shared = (self.reference(reference) + self.constant).unsqueeze(1)
-        return (self.frame(frame).unflatten(0, (-1, WINDOW)) + shared).flatten(0, 1)
+        own = self.frame(frame)
+        both: Tensor = own.view(-1, WINDOW, *own.shape[1:]) + shared
+        return both.flatten(0, 1)
 
 
 def _after(

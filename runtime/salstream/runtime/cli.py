@@ -71,6 +71,10 @@ def run(
     form: Annotated[
         str, typer.Option("--format", help="Of the maps: png (8 bits) or npy (float32).")
     ] = "png",
+    conspicuity: Annotated[
+        Path | None,
+        typer.Option(help="Folder for pictures of frame, conspicuity maps and saliency."),
+    ] = None,
     show: Annotated[bool, typer.Option("--show", help="Show the overlay in a window.")] = False,
     opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the overlay.")] = 0.7,
     start: Annotated[
@@ -95,11 +99,15 @@ def run(
     """
     from salstream.runtime.model import SaliencyModel
     from salstream.runtime.run import Summary, consume, print_summary
-    from salstream.runtime.sinks import MapFolder, OverlayVideo, RawFrames, Sink, Window
+    from salstream.runtime.sinks import Figures, MapFolder, OverlayVideo, RawFrames, Sink, Window
 
     if as_json and save == "-":
         raise UsageError("--json and --save - both want standard output; choose one")
     opened = SaliencyModel.open(model, backend=backend, threads=threads)
+    if conspicuity is not None and not opened.backend.conspicuity:
+        raise UsageError(
+            f"{model} gives no conspicuity maps; export it with: salstream export --conspicuity"
+        )
     stream = opened.stream(
         source,
         start=cast("Start | None", start),
@@ -111,7 +119,7 @@ def run(
     )
     summary = Summary(
         source=stream.source.name,
-        model=f"{opened.spec.model}-{opened.spec.domain}",
+        model=opened.spec.name,
         backend=opened.backend.name,
         phases=stream.predictor.phases,
     )
@@ -119,6 +127,8 @@ def run(
     try:
         if maps is not None:
             sinks.append(MapFolder(maps, cast("MapFormat", form)))
+        if conspicuity is not None:
+            sinks.append(Figures(conspicuity))
         if save == "-":
             sinks.append(RawFrames(sys.stdout.buffer, opacity))
         elif save is not None:
@@ -165,7 +175,7 @@ def demo(
     video, picture = output / "overlay.mp4", output / "frame-and-map.png"
     summary = Summary(
         source=stream.source.name,
-        model=f"{opened.spec.model}-{opened.spec.domain}",
+        model=opened.spec.name,
         backend=opened.backend.name,
         phases=stream.predictor.phases,
     )
@@ -192,6 +202,7 @@ def info(
         "bytes": opened.path.stat().st_size,
         "backend": opened.backend.name,
         "recurrent": opened.backend.recurrent,
+        "conspicuity": opened.backend.conspicuity,
         **dataclasses.asdict(opened.spec),
     }
     if as_json:

@@ -34,10 +34,10 @@ def to_8_bits(saliency: Map) -> Image:
     return np.asarray(cv2.convertScaleAbs(saliency, alpha=255), np.uint8)
 
 
-def side_by_side(image: Image, saliency: Map) -> Image:
-    """Return frame and map next to each other, uint8 BGR, (height, 2 × width, 3)."""
-    grey = cv2.cvtColor(to_8_bits(saliency), cv2.COLOR_GRAY2BGR)
-    return np.hstack([image, np.asarray(grey, np.uint8)])
+def side_by_side(image: Image, *maps: Map) -> Image:
+    """Return a frame and its maps in a row, uint8 BGR, (height, (1 + maps) × width, 3)."""
+    grey = [cv2.cvtColor(to_8_bits(saliency), cv2.COLOR_GRAY2BGR) for saliency in maps]
+    return np.asarray(np.hstack([image, *grey]), np.uint8)
 
 
 @lru_cache(maxsize=8)

@@ -25,7 +25,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from salstream.runtime.backends import Backend
+from salstream.runtime.backends import Backend, Output
 from salstream.runtime.errors import UsageError
 from salstream.runtime.preprocess import prepare
 from salstream.runtime.results import Result
@@ -38,9 +38,8 @@ STARTS: Final = get_args(Start)
 
 logger = logging.getLogger("salstream")
 
-Map = NDArray[np.float32]
-_Numbered = tuple[int, Map | None]
-_Infer = Callable[[NDArray[np.uint8], Any], tuple[Map, Any]]
+_Numbered = tuple[int, Output | None]
+_Infer = Callable[[NDArray[np.uint8], Any], Output]
 
 
 class Predictor:
@@ -94,7 +93,7 @@ class Predictor:
         self._size: tuple[int, ...] | None = None
         self._pushed = 0
         self._waiting: deque[Frame] = deque()
-        self._maps: dict[int, Map | None] = {}
+        self._outputs: dict[int, Output | None] = {}
         self._remembers = spec.window > 1 or backend.recurrent
         self.reset()
 
@@ -148,7 +147,7 @@ class Predictor:
         self._size = None
         self._pushed = 0
         self._waiting.clear()
-        self._maps.clear()
+        self._outputs.clear()
 
     def _drain(self) -> list[Result]:
         results: list[Result] = []
@@ -157,32 +156,41 @@ class Predictor:
         self._clear()
         return results
 
-    def _deliver(self, lane: int, maps: Iterator[_Numbered]) -> list[Result]:
-        """Put a lane's maps in line and return the results whose turn has come."""
-        for number, saliency in maps:
-            self._maps[number * self.stride + lane] = saliency
+    def _deliver(self, lane: int, outputs: Iterator[_Numbered]) -> list[Result]:
+        """Put a lane's outputs in line and return the results whose turn has come."""
+        for number, output in outputs:
+            self._outputs[number * self.stride + lane] = output
         results = []
-        while self._waiting and self._pushed - len(self._waiting) in self._maps:
-            saliency = self._maps.pop(self._pushed - len(self._waiting))
+        while self._waiting and self._pushed - len(self._waiting) in self._outputs:
+            output = self._outputs.pop(self._pushed - len(self._waiting))
             frame = self._waiting.popleft()
-            if saliency is None:
+            if output is None:
                 self.skipped += 1
             else:
-                letterbox = self.spec.size if self.spec.fit == "letterbox" else None
-                results.append(Result(frame.index, frame.time, frame.image, saliency, letterbox))
+                results.append(self._result(frame, output))
         return results
 
-    def _infer(self, window: NDArray[np.uint8], state: Any) -> tuple[Map, Any]:
+    def _result(self, frame: Frame, output: Output) -> Result:
+        return Result(
+            frame.index,
+            frame.time,
+            frame.image,
+            output.saliency[0],
+            None if output.conspicuity is None else output.conspicuity[0],
+            self.spec.size if self.spec.fit == "letterbox" else None,
+        )
+
+    def _infer(self, window: NDArray[np.uint8], state: Any) -> Output:
         begin = time.perf_counter()
         output = self._backend.run(window[None], state)
         self.infer_s += time.perf_counter() - begin
-        return output.saliency[0], output.state
+        return output
 
 
 class _Lane:
     """The frames ``stride`` apart: one ring, one state per phase.
 
-    Gives pairs of a frame's number in the lane and its map (None: skipped).
+    Gives pairs of a frame's number in the lane and what the graph says (None: skipped).
     """
 
     def __init__(self, spec: GraphSpec, start: Start, phases: int, infer: _Infer) -> None:
@@ -243,9 +251,10 @@ class _Lane:
     def _forward(self) -> _Numbered:
         phase = self._runs % len(self._states)
         self._runs += 1
-        saliency, self._states[phase] = self._infer(self._ring.window(), self._states[phase])
-        return self._count - 1 - self._ahead, saliency
+        output = self._infer(self._ring.window(), self._states[phase])
+        self._states[phase] = output.state
+        return self._count - 1 - self._ahead, output
 
     def _backward(self) -> _Numbered:
         reverse = np.ascontiguousarray(self._ring.window()[::-1])
-        return self._count - self._window, self._infer(reverse, None)[0]
+        return self._count - self._window, self._infer(reverse, None)

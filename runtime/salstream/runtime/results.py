@@ -22,6 +22,8 @@ class Result:
         time: Seconds since the source's first frame; None where the source has no clock.
         frame: The frame itself, uint8 BGR, (frame height, frame width, 3).
         map: What the graph gave, float32 in [0, 1], (map height, map width).
+        conspicuity: The maps that the saliency was fused from, float32 in [0, 1],
+            (levels, map height, map width), shallow to deep; None if the graph has none.
         letterbox: Height and width of the network's input if the frame lies in its middle, in
             proportion; None if the frame fills it.
     """
@@ -30,21 +32,32 @@ class Result:
     time: float | None
     frame: NDArray[np.uint8]
     map: NDArray[np.float32]
+    conspicuity: NDArray[np.float32] | None = None
     letterbox: tuple[int, int] | None = None
 
     @cached_property
     def saliency(self) -> NDArray[np.float32]:
         """The map at the frame's own size, float32 in [0, 1]; made when first asked for."""
-        shown = self.map
+        return self._at_frame_size(self.map)
+
+    def overlay(self, opacity: float = 0.7) -> NDArray[np.uint8]:
+        """Return the frame coloured by its saliency, uint8 BGR."""
+        return overlay.overlay(self.frame, self.saliency, opacity)
+
+    def figure(self) -> NDArray[np.uint8]:
+        """Return frame, conspicuity maps (shallow to deep) and saliency side by side.
+
+        As HD2S's Figure 6 has them; uint8 BGR, (frame height, panels × frame width, 3).
+        """
+        maps = [*(() if self.conspicuity is None else self.conspicuity), self.map]
+        return overlay.side_by_side(self.frame, *(self._at_frame_size(m) for m in maps))
+
+    def _at_frame_size(self, shown: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.letterbox is not None:
             shown = _resized(shown, self.letterbox)
             top, left, height, width = placement(self.frame.shape[:2], self.letterbox)
             shown = shown[top : top + height, left : left + width]
         return _resized(shown, self.frame.shape[:2])
-
-    def overlay(self, opacity: float = 0.7) -> NDArray[np.uint8]:
-        """Return the frame coloured by its saliency, uint8 BGR."""
-        return overlay.overlay(self.frame, self.saliency, opacity)
 
 
 def _resized(saliency: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salstream.runtime.errors import SalstreamError, UsageError
-from salstream.runtime.overlay import side_by_side, to_8_bits
+from salstream.runtime.overlay import to_8_bits
 from salstream.runtime.results import Result
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class MapFolder:
     def write(self, result: Result) -> None:
         """Write the map of one frame, of the frame's own size."""
         if self._form == "png":
-            content = cv2.imencode(".png", to_8_bits(result.saliency))[1].tobytes()
+            content = _png(to_8_bits(result.saliency))
         else:
             buffer = io.BytesIO()
             np.save(buffer, result.saliency)
@@ -81,6 +81,14 @@ class MapFolder:
 
     def close(self) -> None:
         """Nothing is left open."""
+
+
+class Figures(MapFolder):
+    """One PNG per frame: frame, conspicuity maps (shallow to deep) and saliency in a row."""
+
+    def write(self, result: Result) -> None:
+        """Write the figure of one frame."""
+        _write_whole(self._folder / f"{result.index:06d}.png", _png(result.figure()))
 
 
 class OverlayVideo:
@@ -264,12 +272,16 @@ class Picture:
         """Write the picture."""
         if self._result is None:
             return
-        picture = side_by_side(self._result.frame, self._result.saliency)
-        _write_whole(self._path, cv2.imencode(".png", picture)[1].tobytes())
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        _write_whole(self._path, _png(self._result.figure()))
 
 
 class StopStream(Exception):  # noqa: N818 - a wish, no error
     """A sink asks for an orderly end."""
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    return cv2.imencode(".png", image)[1].tobytes()
 
 
 def _write_whole(path: Path, content: bytes) -> None:

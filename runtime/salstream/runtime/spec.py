@@ -26,7 +26,8 @@ class GraphSpec:
 
     Attributes:
         model: Name of the network, for example ``unisal``.
-        domain: Domain whose layers the graph holds, for example ``dhf1k``.
+        domain: Domain whose layers the graph holds, for example ``dhf1k``; empty for a
+            network that is the same for all.
         height: Height of the network's input, in pixels.
         width: Width of the same. The map may be smaller.
         window: Frames that one map is made from (T).
@@ -81,6 +82,11 @@ class GraphSpec:
                 raise SalstreamError(
                     f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
                 )
+
+    @property
+    def name(self) -> str:
+        """Network and domain, such as ``unisal-dhf1k``."""
+        return "-".join(filter(None, (self.model, self.domain)))
 
     @property
     def size(self) -> tuple[int, int]:

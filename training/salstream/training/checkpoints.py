@@ -1,4 +1,4 @@
-"""Checkpoints are read without running any code in them, and compared with their model."""
+"""Checkpoints are read without running any code in them, and written as safetensors."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import logging
 import re
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.training.weights import sha256_of
 
-__all__ = ["check_layout", "load_state_dict", "sha256_of"]
+__all__ = ["load_state_dict", "metadata_of", "save_state_dict", "sha256_of"]
 
 _log = logging.getLogger("salstream")
 _WRAPPERS: Final = ("state_dict", "model_state_dict", "model")
@@ -56,37 +59,36 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     return _unwrap(_load_torch(path, beginning), path)
 
 
-def check_layout(state: Mapping[str, Tensor], model: torch.nn.Module, name: str) -> None:
-    """Refuse a state dict that does not fit ``model`` exactly.
+def save_state_dict(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write tensors as safetensors; the file appears under its name only when it is whole.
 
     Args:
         state: Tensors by name.
-        model: The network that they are meant for.
-        name: What the message calls the network.
+        path: The ``.safetensors`` file.
+        metadata: What to say about them in the file's header.
 
     Raises:
-        SalstreamError: Entries are missing, left over or of another shape; the message names
-            the first three of each.
+        SalstreamError: The file cannot be written.
     """
-    expected: dict[str, Tensor] = model.state_dict()
-    faults = [
-        ("missing", [key for key in expected if key not in state]),
-        ("left over", [key for key in state if key not in expected]),
-        (
-            "of another shape",
-            [
-                f"{key} {tuple(state[key].shape)} instead of {tuple(tensor.shape)}"
-                for key, tensor in expected.items()
-                if key in state and state[key].shape != tensor.shape
-            ],
-        ),
-    ]
-    said = [f"{len(found)} {what} ({_first(found)})" for what, found in faults if found]
-    if said:
-        raise SalstreamError(
-            f"the checkpoint does not fit {name}, which has {len(expected)} entries: "
-            f"{', '.join(said)}; check that it belongs to this model"
-        )
+    part = path.with_name(f"{path.name}.part")
+    tensors = {name: value.contiguous() for name, value in state.items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, part, dict(metadata))
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise SalstreamError(f"cannot write {path}: {error}") from error
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """Return what a safetensors file says about itself; nothing for any other file."""
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError):
+        return {}
 
 
 def _is_safetensors(beginning: bytes, size: int) -> bool:
@@ -96,13 +98,6 @@ def _is_safetensors(beginning: bytes, size: int) -> bool:
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise SalstreamError(
-            f"reading {path} needs safetensors, which is not installed; "
-            "run `pip install safetensors`"
-        ) from error
-    try:
         return load_file(path)
     except Exception as error:
         raise SalstreamError(
@@ -110,7 +105,7 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _load_torch(path: Path, beginning: bytes) -> Any:  # noqa: ANN401 - whatever was saved
+def _load_torch(path: Path, beginning: bytes) -> Any:
     try:
         # Given a path, PyTorch would go by its suffix, and not by what the file contains. It
         # also warns about formats that it is about to refuse.

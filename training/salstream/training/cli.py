@@ -1,11 +1,17 @@
-"""The commands of the training part: `salstream weights list` and `salstream weights pull`."""
+"""The commands of the training part: `salstream weights list`, `pull`, `inspect`, `import`."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from salstream.runtime.errors import SalstreamError, UsageError
+
+if TYPE_CHECKING:
+    from salstream.training.networks import Match
 
 _weights = typer.Typer(help="Published checkpoints: what there is, and fetching it.")
 _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for another program.")]
@@ -106,3 +112,78 @@ def pull_weights(
         )
     else:
         typer.echo(path)
+
+
+@_weights.command("inspect", epilog="Example: salstream weights inspect weights.pth")
+def inspect_weights(
+    file: Annotated[Path, typer.Argument(help="A checkpoint.")], as_json: _AsJson = False
+) -> None:
+    """Say what a checkpoint is: network, domains, completeness, sha256, licence."""
+    facts = _examine(file)[1]
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    for name, value in facts.items():
+        text = ", ".join(value) if isinstance(value, list) else str(value)
+        typer.echo(f"{name.replace('_', ' '):12} {text or '–'}")
+
+
+@_weights.command("import", epilog="Example: salstream weights import hd2s.pth -o hd2s.safetensors")
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="A published checkpoint.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
+) -> None:
+    """Convert a checkpoint to safetensors under the published names, with what is known of it."""
+    if output.suffix != ".safetensors":
+        raise UsageError(f"cannot write {output}: expected a name that ends in .safetensors")
+    found, facts = _examine(file)
+    from salstream.training.checkpoints import save_state_dict
+    from salstream.training.networks import faults
+
+    if not found.complete:
+        raise SalstreamError(
+            f"{file} is nearly a checkpoint of {found.network.name}: {faults(found)}"
+        )
+    metadata = {key: str(facts[key]) for key in ("model", "sha256", "license")}
+    save_state_dict(found.state, output, metadata)
+    typer.echo(
+        f"{output}: {facts['model']}, {facts['entries']} entries, licence {facts['license']}"
+    )
+
+
+def _examine(file: Path) -> tuple[Match, dict[str, Any]]:
+    """Return how a checkpoint fits, and the facts about it."""
+    try:
+        from salstream.training.checkpoints import load_state_dict, sha256_of
+        from salstream.training.networks import faults, match
+    except ImportError as error:
+        raise SalstreamError(
+            f"looking into a checkpoint needs {error.name}; install it with: "
+            "pip install 'salstream[training]'"
+        ) from error
+    from salstream.training.weights import REGISTRY
+
+    try:
+        found = match(load_state_dict(file))
+    except SalstreamError as error:
+        if type(error) is not SalstreamError or str(file) in str(error):
+            raise
+        raise SalstreamError(f"{file}: {error}") from error
+    sha256 = sha256_of(file)
+    published = next((w for w in REGISTRY.values() if w.sha256 == sha256), None)
+    license_ = published.license if published else "unknown"
+    if not published and found.network.license != "unknown":
+        license_ += f" (the published weights of {found.network.name}: {found.network.license})"
+    return found, {
+        "model": found.network.name,
+        "also_fits": list(found.also),
+        "published_as": published.name if published else "",
+        "names": found.origin,
+        "domains": list(found.network.domains),
+        "complete": found.complete,
+        "faults": faults(found),
+        "entries": len(found.state),
+        "parameters": sum(tensor.numel() for tensor in found.state.values()),
+        "sha256": sha256,
+        "license": license_,
+    }

@@ -19,20 +19,31 @@ class Output:
     """What one run of a graph gives.
 
     Attributes:
-        saliency: float32 in [0, 1], (batch, height, width).
+        saliency: float32 in [0, 1], (batch, map height, map width).
+        conspicuity: float32 in [0, 1], (batch, levels, map height, map width), shallow to
+            deep; None if the graph does not give them.
         state: What the next run of the same stream is given; only the backend knows its form.
     """
 
     saliency: NDArray[np.float32]
     state: Any
+    conspicuity: NDArray[np.float32] | None = None
 
 
 class Backend(Protocol):
-    """A graph that is ready to run."""
+    """A graph that is ready to run.
+
+    Attributes:
+        name: Library and device.
+        spec: What the graph says about itself.
+        recurrent: Whether it has a state.
+        conspicuity: Whether it gives conspicuity maps.
+    """
 
     name: str
     spec: GraphSpec
     recurrent: bool
+    conspicuity: bool
 
     def run(self, frames: NDArray[np.uint8], state: Any) -> Output:
         """Run the graph once.

@@ -59,6 +59,13 @@ class OnnxRuntimeBackend:
             if item.name.startswith("state_")
         }
         self.recurrent = bool(self._state_shapes)
+        outputs = [item.name for item in self._session.get_outputs()]
+        self.conspicuity = "conspicuity" in outputs
+        self._names = [
+            "saliency",
+            *(["conspicuity"] if self.conspicuity else []),
+            *(f"{name}_next" for name in self._state_shapes),
+        ]
 
     def run(self, frames: NDArray[np.uint8], state: States | None) -> Output:
         """Run the graph once (see :class:`~salstream.runtime.backends.Backend`)."""
@@ -67,9 +74,10 @@ class OnnxRuntimeBackend:
                 name: np.zeros((len(frames), *shape), np.float32)
                 for name, shape in self._state_shapes.items()
             }
-        names = ["saliency", *(f"{name}_next" for name in state)]
-        saliency, *next_states = self._session.run(names, {"frames": frames, **state})
-        return Output(saliency, dict(zip(state, next_states, strict=True)))
+        outputs = self._session.run(self._names, {"frames": frames, **state})
+        named = dict(zip(self._names, outputs, strict=True))
+        next_state = {name: named[f"{name}_next"] for name in state}
+        return Output(named["saliency"], next_state, named.get("conspicuity"))
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,5 @@
-"""ESAN-VSP (2020). Read `model`, then `align`, `deformable`, `video` and `fit`."""
+"""ESAN-VSP (2020). Read `model`, then `align`, `deformable` and `video`."""
 
-from salstream.training.esan.fit import fit, placement
 from salstream.training.esan.model import (
     MAP_FRAME,
     SIZE,
@@ -21,8 +20,6 @@ __all__ = [
     "Esan",
     "EsanState",
     "LstmState",
-    "fit",
     "normalise",
-    "placement",
     "predict_video",
 ]

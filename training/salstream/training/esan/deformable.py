@@ -34,7 +34,7 @@ def deformable_conv2d(
     height, width = x.shape[-2:]
     taps = weight.shape[-2] * weight.shape[-1]
     moves = offset.reshape(-1, taps, 2, height, width).permute(0, 1, 3, 4, 2).flip(-1)
-    moves = moves * torch.tensor([2 / width, 2 / height]).to(x)
+    moves = moves * torch.tensor([2 / width, 2 / height], dtype=x.dtype, device=x.device)
     grid = tap_positions((height, width), weight.shape[-2:]).to(x)
     samples = sample(x, grid + moves, mask)
     return F.conv2d(samples, weight.flatten(1)[:, :, None, None], bias)
@@ -50,10 +50,11 @@ def tap_positions(
         kernel: The same of the kernel, both odd.
 
     Returns:
-        (taps, height, width, 2), as (x, y), the picture's outer edges being -1 and 1.
+        float64, (taps, height, width, 2), as (x, y), the picture's outer edges being -1 and 1.
     """
     y, x = (
-        (2 * (torch.arange(taps)[:, None] - taps // 2 + torch.arange(length)) + 1) / length - 1
+        (2 * (torch.arange(taps)[:, None] - taps // 2 + torch.arange(length)).double() + 1) / length
+        - 1
         for length, taps in zip(size, kernel, strict=True)
     )
     shape = (*kernel, *size)

@@ -55,7 +55,8 @@ def normalise(frames: Tensor) -> Tensor:
     """Bring frames to what the network was trained on (ImageNet mean and deviation).
 
     Args:
-        frames: uint8 RGB, (…, height, width, 3); see :func:`salstream.training.esan.fit`.
+        frames: uint8 RGB, (…, height, width, 3), each whole and in proportion, on black
+            (``fit="letterbox"`` of :class:`~salstream.runtime.spec.GraphSpec`).
 
     Returns:
         float32, (…, 3, height, width).
@@ -182,12 +183,14 @@ class Esan(nn.Module):
     def stages(self) -> tuple[nn.Sequential, nn.Sequential, nn.Sequential]:
         """Return VGG16 in three parts that end with its third, fourth and fifth pooling."""
         first, second = _POOL_3 + 1, _POOL_4 + 1
-        return self.base[:first], self.base[first:second], self.base[second:]
+        layers = list(self.base)
+        parts = layers[:first], layers[first:second], layers[second:]
+        return nn.Sequential(*parts[0]), nn.Sequential(*parts[1]), nn.Sequential(*parts[2])
 
 
 def _middle(level: Tensor) -> Tensor:
     """Return the middle frame's features in place of each frame's, group by group."""
-    groups = level.unflatten(0, (-1, WINDOW))
+    groups = level.view(-1, WINDOW, *level.shape[1:])
     return groups[:, MAP_FRAME : MAP_FRAME + 1].expand_as(groups).flatten(0, 1)
 
 

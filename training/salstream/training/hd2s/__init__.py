@@ -1,6 +1,6 @@
 """HD2S (IJCV 2021) and SalGradNet. Read `config`, `model`, then `conspicuity` and `adaptation`."""
 
-from salstream.training.hd2s.config import CONFIGS, DOMAINS, LEVELS, WINDOW, Config
+from salstream.training.hd2s.config import CONFIGS, DOMAINS, LEVELS, SIZE, WINDOW, Config
 from salstream.training.hd2s.model import Hd2s, Prediction
 from salstream.training.s3d import load_kinetics, normalise
 
@@ -8,6 +8,7 @@ __all__ = [
     "CONFIGS",
     "DOMAINS",
     "LEVELS",
+    "SIZE",
     "WINDOW",
     "Config",
     "Hd2s",

@@ -173,6 +173,28 @@ def load_kinetics(backbone: Backbone, kinetics: Mapping[str, Tensor]) -> None:
     backbone.load_state_dict(dict(zip(mine, theirs.values(), strict=False)), strict=False)
 
 
+def from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give torchvision's `s3d` weights the names of the Kinetics-400 file.
+
+    Both list the same layers in the same order; only the names differ.
+
+    Args:
+        state: Tensors in torchvision's order.
+
+    Raises:
+        SalstreamError: The layers are not S3D's.
+    """
+    with torch.device("meta"):
+        layout = S3D().state_dict()
+    shapes = [tuple(value.shape) for value in state.values()]
+    if shapes != [tuple(value.shape) for value in layout.values()]:
+        raise SalstreamError(
+            "it has torchvision's names for S3D, but not its layers with "
+            f"{KINETICS_CLASSES} classes; check that the file is complete"
+        )
+    return dict(zip(layout, state.values(), strict=True))
+
+
 def batch_norm3d(channels: int) -> nn.BatchNorm3d:
     """Return S3D's BatchNorm, with its own epsilon and momentum."""
     return nn.BatchNorm3d(channels, NORM_EPS, NORM_MOMENTUM)
