@@ -134,6 +134,7 @@ def numbered_clip(
     fps: int = 30,
     *,
     codec: str = "libx264",
+    pix_fmt: str | None = None,
     options: Mapping[str, str] | None = None,
     container_options: Mapping[str, str] | None = None,
     numbers: Sequence[int] | None = None,
@@ -146,6 +147,7 @@ def numbered_clip(
         size: Height and width.
         fps: Frames per second.
         codec: Name of ffmpeg's encoder.
+        pix_fmt: The encoder's pixel format (default: planes of 4:2:0).
         options: The encoder's options.
         container_options: The container's options.
         numbers: Places in time, in frames, of the frames that there are (default: all).
@@ -154,7 +156,7 @@ def numbered_clip(
         stream = container.add_stream(codec, rate=fps, options=dict(options or {}))
         assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = size
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.pix_fmt = pix_fmt or ("yuvj420p" if codec == "mjpeg" else "yuv420p")
         stream.time_base = Fraction(1, fps)
         for number in range(n) if numbers is None else numbers:
             frame = av.VideoFrame.from_ndarray(number_image(number, size), format="bgr24")

@@ -203,6 +203,18 @@ def test_the_graph_does_less_work_than_the_network(model: Esan) -> None:
     assert deployable.get_total_flops() < 0.86 * network.get_total_flops()
 
 
+@torch.inference_mode()
+def test_a_faint_map_still_reaches_one(model: Esan) -> None:
+    size = (32, 64)
+    module = DeployableEsan(model, size)
+    assert module.decoder.bias is not None
+    module.decoder.bias -= 200
+    states = [torch.from_numpy(state) for state in zeros(1, size).values()]
+    saliency, *_ = module(torch.from_numpy(drifting(1, 5, size)), *states)
+    assert saliency.max() == 1
+    assert 0 <= saliency.min() < 1
+
+
 def test_it_leaves_the_network_as_it_was(model: Esan) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     DeployableEsan(model, SMALL)

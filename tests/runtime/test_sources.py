@@ -252,6 +252,42 @@ def test_rows_with_padding_and_frames_that_outlive_the_source(tmp_path: Path) ->
     assert numbers(again) == list(range(20))
 
 
+def test_drawing_on_a_frame_changes_no_later_one(tmp_path: Path) -> None:
+    # this codec decodes to BGR, and repeats what has not changed
+    path = numbered_clip(
+        tmp_path / "screen.flv", 30, size=(256, 256), codec="flashsv", pix_fmt="bgr24"
+    )
+    seen = []
+    for frame in open_source(path):
+        seen.append(read_number(frame.image))
+        frame.image[:] = 128
+    assert seen == list(range(30))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "pix_fmt"),
+    [
+        (".mkv", "ffv1", "yuv422p10le"),
+        (".mkv", "ffv1", "gray"),
+        (".mkv", "ffv1", "gray16le"),
+        (".mkv", "ffv1", "bgra"),
+        (".mkv", "ffv1", "gbrp10le"),
+        (".mov", "png", "rgb24"),
+        (".mkv", "rawvideo", "nv12"),
+        (".avi", "rawvideo", "bgr24"),
+        (".mkv", "libx264", "yuv444p"),
+    ],
+)
+def test_every_pixel_format(tmp_path: Path, suffix: str, codec: str, pix_fmt: str) -> None:
+    path = numbered_clip(tmp_path / f"clip{suffix}", 3, codec=codec, pix_fmt=pix_fmt)
+    frames, error = read(path)
+    assert error is None
+    assert numbers(frames) == [0, 1, 2]
+    for frame in frames:
+        expected = number_image(frame.index, (96, 128)).astype(int)
+        assert np.abs(frame.image - expected).mean() < 3
+
+
 def test_a_size_that_changes_on_the_way(tmp_path: Path) -> None:
     small = numbered_clip(tmp_path / "small.ts", 10, size=(64, 96))
     large = numbered_clip(tmp_path / "large.ts", 20, size=(128, 160), numbers=range(10, 20))

@@ -219,7 +219,7 @@ def _hd2s(network: nn.Module, domain: str, options: Options) -> Deployable:
 
 def _esan(network: nn.Module, domain: str, options: Options) -> Deployable:
     model = cast("esan.Esan", network)
-    size = _checked(options.size or esan.SIZE, 32, "esan")
+    size = _checked(options.size or esan.SIZE, esan.SIZE_MULTIPLE, "esan")
 
     def reference(frames: Frames) -> Expected:
         maps = esan.predict_video(model, torch.from_numpy(frames))

@@ -95,8 +95,8 @@ class DeployableEsan(nn.Module):
             mode="bilinear",
             align_corners=False,
         )
-        # As logarithms, so that no map can vanish and the maximum is 1 exactly.
-        x = F.logsigmoid(x.squeeze(1))
+        # The sigmoid's logarithm: no map can vanish, and the maximum is 1 exactly.
+        x = -F.softplus(-x.squeeze(1))
         return torch.exp(x - x.amax(dim=(1, 2), keepdim=True)), hidden, cell
 
 

@@ -85,8 +85,8 @@ class DeployableUnisal(nn.Module):
         Returns:
             The maps, (batch, height, width), maximum 1, and the next state if there is one.
         """
-        # TensorRT transposes no uint8: the cast comes first.
-        x = frames.squeeze(1).float().permute(0, 3, 1, 2) - self.mean
+        # TensorRT reshapes no uint8: the cast comes first.
+        x = frames.float().squeeze(1).permute(0, 3, 1, 2) - self.mean
         coarse, skip_2x, skip_4x = self.encoder(x)
         coarse = self.post_cnn(coarse) + self.prior
         states: tuple[Tensor, ...] = ()

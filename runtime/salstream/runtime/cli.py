@@ -38,11 +38,18 @@ _Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard
 DEFAULT_MODEL: Final = "unisal-dhf1k"
 
 
+def load_commands() -> typer.Typer:
+    """Return the application with the commands of every part."""
+    if not app.registered_groups:
+        for entry in entry_points(group="salstream.commands"):
+            register: Callable[[typer.Typer], None] = entry.load()
+            register(app)
+    return app
+
+
 def main() -> None:
     """Run the program: errors of the user's are one sentence and an exit code."""
-    for entry in entry_points(group="salstream.commands"):
-        register: Callable[[typer.Typer], None] = entry.load()
-        register(app)
+    load_commands()
     # Being asked to end is an orderly end: files are closed on the way out.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)

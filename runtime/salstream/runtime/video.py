@@ -14,18 +14,16 @@ import av.container
 import av.error
 import av.format
 import av.stream
-import av.video.reformatter
-import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from salstream.runtime.errors import SalstreamError
+from salstream.runtime.pictures import Converter
 from salstream.runtime.sources import Frame, Reader, redact, time_of
 
 logger = logging.getLogger("salstream")
 
-# More threads would decode little faster, and each holds a frame.
-DECODING_THREADS: Final = min(4, os.cpu_count() or 1)
+# ffmpeg's own rule, one more than there are cores, goes up to 16; but each thread holds a
+# frame, and four are faster than any model that follows.
+DECODING_THREADS: Final = min(4, (os.cpu_count() or 1) + 1)
 
 # Containers that state a duration at their start and no number of frames.
 _STATE_DURATION: Final = ("matroska,webm", "flv")
@@ -41,15 +39,6 @@ _URL_OPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     "udp": {"overrun_nonfatal": "1", "analyzeduration": "2000000"},
     "tcp": {"analyzeduration": "2000000"},
     "srt": {"analyzeduration": "2000000"},
-}
-# The colour matrices (H.273) that ffmpeg can convert from; it refuses the rest, which are
-# rare, or not meant: files say "reserved" (3) for want of knowledge.
-_MATRICES: Final = frozenset((0, 1, 2, 4, 5, 6, 7, 9))
-_UNSPECIFIED_MATRIX: Final = 2
-_ROTATIONS: Final = {
-    90: cv2.ROTATE_90_COUNTERCLOCKWISE,
-    180: cv2.ROTATE_180,
-    270: cv2.ROTATE_90_CLOCKWISE,
 }
 
 
@@ -166,7 +155,7 @@ class Video(Reader):
         self._stream = stream
         self._timeout_s = timeout_s
         self._rewinds = rewinds
-        self._reformatter = av.video.reformatter.VideoReformatter()
+        self._convert = Converter()
         self._start: float | None = None
         self._packet_count = 0
         self._index_at_open = len(stream.index_entries)
@@ -178,7 +167,7 @@ class Video(Reader):
         try:
             for picture in self._pictures():
                 try:
-                    image = self._image(picture)
+                    image = self._convert(picture)
                 except av.FFmpegError:
                     self.damaged += 1
                     continue
@@ -283,18 +272,6 @@ class Video(Reader):
             # an RTSP camera's first frames may come before its clock is known
             self._start = now - (due or 0.0)
         return now - self._start
-
-    def _image(self, picture: av.VideoFrame) -> NDArray[np.uint8]:
-        if picture.colorspace not in _MATRICES:
-            picture.colorspace = _UNSPECIFIED_MATRIX
-        # One thread: a conversion is too short to be shared out. The array is the
-        # picture's own memory, which lives as long as the array does.
-        plane = self._reformatter.reformat(picture, format="bgr24", threads=1).planes[0]
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-        image = np.ascontiguousarray(rows[:, : 3 * plane.width])
-        image = image.reshape(plane.height, plane.width, 3)
-        turn = _ROTATIONS.get(round(picture.rotation / 90) * 90 % 360)
-        return image if turn is None else np.asarray(cv2.rotate(image, turn), np.uint8)
 
 
 def _why(error: Exception, scheme: str | None, timeout_s: float, waited_s: float) -> str:

@@ -52,11 +52,11 @@ def tap_positions(
     Returns:
         float64, (taps, height, width, 2), as (x, y), the picture's outer edges being -1 and 1.
     """
-    y, x = (
-        (2 * (torch.arange(taps)[:, None] - taps // 2 + torch.arange(length)).double() + 1) / length
-        - 1
-        for length, taps in zip(size, kernel, strict=True)
-    )
+    axes = []
+    for length, taps in zip(size, kernel, strict=True):
+        at = torch.arange(taps)[:, None] - taps // 2 + torch.arange(length)
+        axes.append((2 * at.double() + 1) / length - 1)  # (taps, length)
+    y, x = axes
     shape = (*kernel, *size)
     y = y[:, None, :, None].expand(shape)
     x = x[None, :, None, :].expand(shape)
