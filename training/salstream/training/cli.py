@@ -154,7 +154,7 @@ def import_weights(
 def _examine(file: Path) -> tuple[Match, dict[str, Any]]:
     """Return how a checkpoint fits, and the facts about it."""
     try:
-        from salstream.training.checkpoints import load_state_dict, sha256_of
+        from salstream.training.checkpoints import load_state_dict, metadata_of, sha256_of
         from salstream.training.networks import faults, match
     except ImportError as error:
         raise SalstreamError(
@@ -169,7 +169,8 @@ def _examine(file: Path) -> tuple[Match, dict[str, Any]]:
         if type(error) is not SalstreamError or str(file) in str(error):
             raise
         raise SalstreamError(f"{file}: {error}") from error
-    sha256 = sha256_of(file)
+    # A converted file knows the sha256 of the one that it was made from.
+    sha256 = metadata_of(file).get("sha256") or sha256_of(file)
     published = next((w for w in REGISTRY.values() if w.sha256 == sha256), None)
     license_ = published.license if published else "unknown"
     if not published and found.network.license != "unknown":
