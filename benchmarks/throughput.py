@@ -21,7 +21,7 @@ import torch
 
 from salstream.runtime import SaliencyModel
 from salstream.runtime.preprocess import prepare
-from salstream.runtime.run import Summary, consume
+from salstream.runtime.run import consume, summary_of
 from salstream.runtime.sinks import OverlayVideo
 from salstream.runtime.sources import open_source
 from salstream.training.checkpoints import load_state_dict
@@ -44,7 +44,8 @@ def main() -> None:
     model = SaliencyModel.open(MODEL, threads=arguments.threads)
     with open_source(arguments.clip) as source:
         frames = np.stack([prepare(frame.image, model.spec) for frame in source])
-    overlay = Path(tempfile.mkdtemp()) / "overlay.mp4"
+    folder = tempfile.TemporaryDirectory()
+    overlay = Path(folder.name) / "overlay.mp4"
     candidates: dict[str, Callable[[], float]] = {
         "PyTorch eager": _torch(arguments.checkpoint, frames[:TORCH_FRAMES]),
         "bare graph": _bare(model.path, frames, arguments.threads),
@@ -101,7 +102,7 @@ def _bare(path: Path, frames: np.ndarray, threads: int) -> Callable[[], float]:
 def _run(model: SaliencyModel, clip: Path, overlay: Path | None) -> float:
     stream = model.stream(clip)
     sinks = [OverlayVideo(overlay, stream.source.fps)] if overlay else []
-    summary = Summary(source=clip.name, model=MODEL, backend=model.backend.name)
+    summary = summary_of(model, stream)
     consume(stream, sinks, summary)
     return summary.fps
 

@@ -31,7 +31,7 @@ def test_every_domain_equals_pytorch_on_a_real_clip(
     unisal_checkpoint: Path, domain: str, tmp_path: Path
 ) -> None:
     deployable = load(unisal_checkpoint, "unisal", domain)
-    frames = given_frames(str(clip("bikes.mp4")), deployable.spec)
+    frames, _ = given_frames(str(clip("bikes.mp4")), deployable.spec)
     path = tmp_path / "graph.onnx"
     spec = export_graph(deployable, path, frames, "bikes.mp4")
     assert spec.verification["max_abs"] < 1e-4
@@ -111,7 +111,7 @@ def test_the_bundled_model_is_what_the_export_command_makes(
 ) -> None:
     bundled = SaliencyModel.open("unisal-dhf1k")
     assert bundled.path.stat().st_size <= 16_000_000
-    frames = given_frames(str(clip("bikes.mp4")), dhf1k.spec)
+    frames, _ = given_frames(str(clip("bikes.mp4")), dhf1k.spec)
     again = tmp_path / "again.onnx"
     export_graph(dhf1k, again, frames, "bikes.mp4")
     assert again.stat().st_size == pytest.approx(bundled.path.stat().st_size, rel=0.01)

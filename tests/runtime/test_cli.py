@@ -17,7 +17,7 @@ import onnx
 import pytest
 
 from clips import clip, numbered_clip
-from salstream.runtime import SaliencyModel
+from salstream.runtime import GraphSpec, SaliencyModel
 from salstream.runtime.overlay import to_8_bits
 
 PROGRAM = Path(sys.executable).with_name("salstream")
@@ -239,15 +239,19 @@ def test_bad_models_and_options(tmp_path: Path) -> None:
         ir_version=10,
     )
     onnx.save(other, tmp_path / "other.onnx")
+    promises = GraphSpec(model="x", domain="", height=9, width=9).to_metadata()
+    onnx.helper.set_model_props(other, promises)
+    onnx.save(other, tmp_path / "pretends.onnx")
 
     refused(salstream("run", video, "--model", "nonesuch"), 2, "nonesuch", "unisal-dhf1k")
     for name in ("damaged.onnx", "noise.onnx"):
         refused(salstream("run", video, "--model", tmp_path / name), 1, name, "damaged")
     refused(salstream("info", tmp_path / "other.onnx"), 1, "other.onnx", "no salstream metadata")
+    refused(salstream("run", video, "--model", tmp_path / "pretends.onnx"), 1, "pretends.onnx")
     refused(salstream("info", tmp_path / "weights.pth"), 2, "weights.pth", ".onnx")
     refused(salstream("run", video, "--backend", "abacus"), 2, "abacus", "onnxruntime")
     refused(salstream("run", video, "--start", "sideways"), 2, "sideways", "reverse")
-    refused(salstream("run", video, "--format", "gif", "--maps", tmp_path / "m"), 2, "gif", "png")
+    refused(salstream("run", video, "--format", "gif"), 2, "gif", "png")
     refused(salstream("run", video, "--save", tmp_path / "o.gif"), 2, "o.gif", ".mp4")
     refused(salstream("run", video, "--save", "-", "--json"), 2, "standard output")
     refused(salstream("run", video, "--raw-size", "big"), 2, "big", "HEIGHTxWIDTH")
@@ -267,6 +271,62 @@ def test_outputs_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     refused(salstream("run", video, "--maps", tmp_path / "file" / "maps"), 1, "cannot write maps")
     refused(salstream("run", video, "--save", tmp_path / "file" / "o.mp4"), 1, "cannot write")
+
+
+def test_the_source_is_never_written_over(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    video = numbered_clip(folder / "overlay.mp4", 3)
+    image = folder / "000000.png"
+    cv2.imwrite(str(image), np.zeros((20, 30, 3), np.uint8))
+    before = video.read_bytes(), image.read_bytes()
+    for arguments in (
+        ("run", video, "--save", video),
+        ("run", folder, "--maps", folder),
+        ("run", image, "--maps", folder),
+        ("demo", video, "-o", folder),
+    ):
+        refused(salstream(*arguments), 2, "would be written over")
+    assert (video.read_bytes(), image.read_bytes()) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    """A limit on the size of files makes writing fail like a full disk does."""
+    video = numbered_clip(tmp_path / "v.mp4", 60, size=(240, 320))
+    shell = 'ulimit -f "$1"; shift; exec "$@"'
+    for limit, option, name in ((8, "--save", "o.mp4"), (100, "--maps", "maps")):
+        format_ = ["--format", "npy"] if option == "--maps" else []
+        command = [PROGRAM, "run", video, option, tmp_path / name, *format_]
+        done = subprocess.run(
+            ["bash", "-c", shell, "bash", str(limit), *map(str, command)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        refused(done, 1, "cannot write", "File too large")
+    assert list((tmp_path / "maps").glob("*.part")) == []
+    if Path("/dev/full").exists():
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [PROGRAM, "run", video, "--save", "-"],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+        done.stdout = ""
+        refused(done, 1, "No space left")
+
+
+def test_a_window_shows_every_frame(tmp_path: Path) -> None:
+    pytest.importorskip("pygame")
+    video = numbered_clip(tmp_path / "v.mp4", 5)
+    done = salstream("run", video, "--show", "--json", SDL_VIDEODRIVER="dummy")
+    assert done.returncode == 0, done.stderr
+    assert summary_of(done)["maps"] == 5
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
@@ -291,6 +351,7 @@ def test_an_interrupted_run_leaves_whole_files(tmp_path: Path, number: signal.Si
         _, said = run.communicate(timeout=30)
     assert run.returncode == 128 + number
     assert b"Traceback" not in said
+    assert b"Interrupted: what was written so far is complete." in said
     written = names_in(maps)
     assert 20 < len(written) < 3000
     assert written == map_names(len(written))

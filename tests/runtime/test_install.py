@@ -35,14 +35,22 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
+def environment(folder: Path, requirement: str) -> Path:
+    """Make a virtual environment and return its Python."""
+    venv.create(folder, with_pip=True)
+    python = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    run(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", requirement)
+    return python
+
+
+@pytest.fixture(scope="module")
+def bare_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return environment(tmp_path_factory.mktemp("bare"), str(wheel))
+
+
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("venv")
-    venv.create(folder, with_pip=True)
-    interpreter = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
-    constraints = ROOT / "constraints.txt"
-    run(interpreter, "-m", "pip", "install", "-q", "-c", constraints, f"{wheel}[cpu]")
-    return interpreter
+    return environment(tmp_path_factory.mktemp("cpu"), f"{wheel}[cpu]")
 
 
 def test_the_wheel_carries_the_model_its_notice_and_the_licence(wheel: Path) -> None:
@@ -66,11 +74,24 @@ print(json.dumps([lazy, torch, importlib.util.find_spec("torch") is None]))
 """
 
 
-def test_every_module_of_the_runtime_imports_without_torch(python: Path) -> None:
-    lazy, torch, no_torch = json.loads(run(python, "-c", _IMPORT_EVERYTHING))
+@pytest.mark.parametrize("extras", ["bare_python", "python"])
+def test_every_module_of_the_runtime_imports_without_torch(
+    extras: str, request: pytest.FixtureRequest
+) -> None:
+    interpreter = request.getfixturevalue(extras)
+    lazy, torch, no_torch = json.loads(run(interpreter, "-c", _IMPORT_EVERYTHING))
     assert no_torch
     assert torch == []
     assert lazy == [], "loaded before they are needed"
+
+
+def test_without_an_inference_library_it_says_so(bare_python: Path, tmp_path: Path) -> None:
+    program = bare_python.with_name("salstream")
+    video = numbered_clip(tmp_path / "v.mp4", 2)
+    done = subprocess.run([program, "run", video], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "pip install 'salstream[cpu]'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 _PEAK_MEMORY = """

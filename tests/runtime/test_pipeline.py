@@ -74,6 +74,24 @@ def test_leaving_early_stops_the_threads_and_closes_the_source(after: int) -> No
     assert list(source) == []
 
 
+def test_a_closed_stream_ends_for_whoever_waits() -> None:
+    endless = (numbered(n % 1000) for n in iter(int, 1))
+    stream = stream_of(endless)
+    next(stream)
+    stream.close()
+    assert list(stream) == []
+
+    never_begun = stream_of([numbered(0)])
+    never_begun.close()
+    assert list(never_begun) == []
+
+    slow = stream_of([numbered(n) for n in range(100)], FakeBackend(spec(), seconds=1.0))
+    threading.Timer(0.3, slow.close).start()
+    begin = time.monotonic()
+    assert len(list(slow)) <= 2
+    assert time.monotonic() - begin < 10
+
+
 class LiveSource:
     """A camera of 100 frames per second."""
 
@@ -118,3 +136,13 @@ def test_latencies_are_reported_per_stage() -> None:
     for values in latency.values():
         assert 0 < values["p50"] <= values["p95"] <= values["p99"]
     assert 5 <= latency["infer"]["p50"] <= latency["end_to_end"]["p50"]
+
+
+def test_every_run_of_a_window_model_is_timed_alone() -> None:
+    """At the start some frames run nothing, and the last ones run much at once."""
+    backend = FakeBackend(spec(16), seconds=0.005)
+    stream = stream_of([numbered(n) for n in range(20)], backend)
+    list(stream)
+    infer = stream.timings.percentiles()["infer"]
+    assert len(backend.runs) == 20
+    assert 5 <= infer["p50"] <= infer["p99"] < 50

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -149,3 +151,24 @@ def test_loading_into_the_wrong_network_says_which_is_right(unisal_checkpoint: P
     with pytest.raises(UsageError, match="unknown model 'sam'"):
         networks.load(state, "sam")
     assert not networks.load(state, "unisal").training
+
+
+def test_hd2s_da_for_another_size_comes_without_its_classifiers() -> None:
+    state = {k: torch.zeros(v) for k, v in networks.get("hd2s-da").layout().items()}
+    name = "domainClassifier5.domainClassifier.0.weight"
+    state[name] = torch.zeros(len(state[name]), 7)
+    assert networks.match(state).complete
+    network = networks.load(state, "hd2s-da")
+    assert not any("Classifier" in entry for entry in network.state_dict())
+    base = {k: v for k, v in state.items() if k in networks.get("hd2s").layout()}
+    with pytest.raises(SalstreamError, match=r"does not fit hd2s-da: .* missing"):
+        networks.load(base, "hd2s-da")
+
+
+def test_unwrapping_is_said(unisal_checkpoint: Path, tmp_path: Path) -> None:
+    state = load_state_dict(unisal_checkpoint)
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "training.pth")
+    program = Path(sys.executable).with_name("salstream")
+    command = [str(program), "weights", "inspect", str(tmp_path / "training.pth")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "its 'state_dict' is used" in done.stderr

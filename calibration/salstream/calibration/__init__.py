@@ -1,1 +1,1 @@
-"""Representative clips, ranges and explicit quantization of exported graphs."""
+"""Room for calibration and quantization of exported graphs; empty so far."""

@@ -64,7 +64,7 @@ def export(
 
     path = _find(checkpoint)
     model = model or identify(path)
-    domains = domains_of(model) if domain == "all" and domains_of(model) else (domain,)
+    domains = (domains_of(model) or (None,)) if domain == "all" else (domain,)
     one = output.suffix.lower() == ".onnx"
     if one and len(domains) > 1:
         raise UsageError(
@@ -77,7 +77,7 @@ def export(
         clip_length=clip_length,
     )
     for name in domains:
-        deployable = load(path, model, None if name == "all" else name, options)
+        deployable = load(path, model, name, options)
         file = output if one else output / f"{'-'.join(filter(None, (model, name)))}.onnx"
         _export_one(deployable, file, frames)
 
@@ -88,7 +88,7 @@ def _export_one(deployable: Deployable, file: Path, source: str | None) -> None:
     if source is None:
         pictures, origin = made_frames(deployable.spec), "made-up pictures"
     else:
-        pictures, origin = given_frames(source, deployable.spec), Path(source).name
+        pictures, origin = given_frames(source, deployable.spec)
     figures = export_graph(deployable, file, pictures, origin).verification
     typer.echo(
         f"{file}: {file.stat().st_size / 1e6:.1f} MB, equal to PyTorch on "

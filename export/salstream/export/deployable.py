@@ -21,13 +21,10 @@ from salstream.training import esan, hd2s, networks, unisal
 from salstream.training.checkpoints import load_state_dict, metadata_of, sha256_of
 from salstream.training.hd2s.config import CLIP_LENGTHS
 from salstream.training.sliding import windows
-from salstream.training.weights import REGISTRY
+from salstream.training.weights import published_as
 
 Frames = NDArray[np.uint8]
 Maps = NDArray[np.float32]
-
-# Entries of HD2S-DA that serve training alone and are made for one input size.
-_CLASSIFIERS: Final = ("featureReduction", "domainClassifier")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,17 +121,12 @@ def load(
     options = options or Options()
     if family not in _WITH_SMOOTHING and options != Options(size=options.size):
         raise UsageError(f"{model} has no options for smoothing, conspicuity or clip length")
-    state = load_state_dict(checkpoint)
-    if model in ("hd2s-da", "salgradnet"):
-        state = {k: v for k, v in state.items() if not k.startswith(_CLASSIFIERS)}
-        network = networks.load(state, "hd2s")
-    else:
-        network = networks.load(state, model)
+    network = networks.load(load_state_dict(checkpoint), model)
     deployable = _FAMILIES[family](network, domain or "", options)
     # A converted file knows the sha256 and the licence of the one that it was made from.
     told = metadata_of(checkpoint)
     sha256 = told.get("sha256") or sha256_of(checkpoint)
-    published = next((w for w in REGISTRY.values() if w.sha256 == sha256), None)
+    published = published_as(sha256)
     spec = replace(
         deployable.spec,
         model=model,

@@ -90,7 +90,8 @@ class DeployableHd2s(nn.Module):
             maps.append(decoder(features))
         x = maps[0] if self.fusion is None else self.fusion(torch.cat(maps[::-1], dim=1)).sigmoid()
         x = self.rows @ x.squeeze(1) @ self.columns
-        x = x / x.amax(dim=(1, 2), keepdim=True)
+        # A map may be zero everywhere: it stays so.
+        x = x / x.amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
         return (x, torch.cat(maps, dim=1)) if self.conspicuity else (x,)
 
 

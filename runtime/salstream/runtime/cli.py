@@ -8,7 +8,8 @@ import logging
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
@@ -19,8 +20,10 @@ from rich.console import Console
 from salstream.runtime.errors import SalstreamError, UsageError
 
 if TYPE_CHECKING:
+    from salstream.runtime.model import SaliencyModel
+    from salstream.runtime.pipeline import Stream
     from salstream.runtime.predictor import Start
-    from salstream.runtime.sinks import MapFormat
+    from salstream.runtime.sinks import MapFormat, Sink
 
 app = typer.Typer(
     name="salstream",
@@ -31,9 +34,7 @@ app = typer.Typer(
 )
 
 _Model = Annotated[str, typer.Option(help="A bundled name or an exported .onnx file.")]
-_Backend = Annotated[
-    str | None, typer.Option(help="Inference library; default: the best there is.")
-]
+_Backend = Annotated[str | None, typer.Option(help="Inference library: onnxruntime.")]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 DEFAULT_MODEL: Final = "unisal-dhf1k"
 
@@ -53,11 +54,16 @@ def main() -> None:
     # Being asked to end is an orderly end: files are closed on the way out.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("salstream").setLevel(logging.INFO)
     try:
         app()
     except SalstreamError as error:
         _say(f"Error: {error}")
         sys.exit(error.exit_code)
+    except OSError as error:  # standard output is full, for example
+        with suppress(OSError):
+            _say(f"Error: {error.strerror or error}")
+        sys.exit(SalstreamError.exit_code)
 
 
 @app.command()
@@ -105,11 +111,21 @@ def run(
     Example: salstream run video.mp4 --save overlay.mp4 --maps maps/
     """
     from salstream.runtime.model import SaliencyModel
-    from salstream.runtime.run import Summary, consume, print_summary
-    from salstream.runtime.sinks import Figures, MapFolder, OverlayVideo, RawFrames, Sink, Window
+    from salstream.runtime.sinks import (
+        MAP_FORMATS,
+        Figures,
+        MapFolder,
+        OverlayVideo,
+        RawFrames,
+        Window,
+    )
 
     if as_json and save == "-":
         raise UsageError("--json and --save - both want standard output; choose one")
+    if form not in MAP_FORMATS:
+        raise UsageError(f"unknown map format {form!r}; known: {', '.join(MAP_FORMATS)}")
+    for output in (maps, conspicuity, Path(save) if save not in (None, "-") else None):
+        _keep_apart(source, output)
     opened = SaliencyModel.open(model, backend=backend, threads=threads)
     if conspicuity is not None and not opened.backend.conspicuity:
         raise UsageError(
@@ -124,37 +140,20 @@ def run(
         limit=limit,
         raw_size=parse_size(raw_size) if raw_size else None,
     )
-    summary = Summary(
-        source=stream.source.name,
-        model=opened.spec.name,
-        backend=opened.backend.name,
-        phases=stream.predictor.phases,
-    )
-    sinks: list[Sink] = []
-    try:
+
+    def sinks() -> Iterator[Sink]:
         if maps is not None:
-            sinks.append(MapFolder(maps, cast("MapFormat", form)))
+            yield MapFolder(maps, cast("MapFormat", form))
         if conspicuity is not None:
-            sinks.append(Figures(conspicuity))
+            yield Figures(conspicuity)
         if save == "-":
-            sinks.append(RawFrames(sys.stdout.buffer, opacity))
+            yield RawFrames(sys.stdout.buffer, opacity)
         elif save is not None:
-            sinks.append(OverlayVideo(Path(save), stream.source.fps, opacity))
+            yield OverlayVideo(Path(save), stream.source.fps, opacity)
         if show:
-            sinks.append(Window(f"salstream: {stream.source.name}", opacity))
-    except SalstreamError:
-        stream.close()
-        raise
-    try:
-        consume(stream, sinks, summary)
-    except (KeyboardInterrupt, SystemExit):
-        _say("Interrupted: what was written so far is complete.")
-        raise
-    finally:
-        if as_json:
-            typer.echo(json.dumps(summary.as_json()))
-        else:
-            print_summary(summary, Console(stderr=save == "-"))
+            yield Window(f"salstream: {stream.source.name}", opacity)
+
+    _run(opened, stream, sinks(), as_json, Console(stderr=save == "-"))
 
 
 @app.command()
@@ -173,23 +172,49 @@ def demo(
     Example: salstream demo video.mp4 -o demo/
     """
     from salstream.runtime.model import SaliencyModel
-    from salstream.runtime.run import Summary, consume, print_summary
-    from salstream.runtime.sinks import OverlayVideo, Picture, Sink
+    from salstream.runtime.sinks import OverlayVideo, Picture
 
+    video, picture = output / "overlay.mp4", output / "frame-and-map.png"
+    for path in (video, picture):
+        _keep_apart(source, path)
     opened = SaliencyModel.open(model)
     stream = opened.stream(source, limit=limit)
-    frames = min(limit, stream.source.frame_count or limit)
-    video, picture = output / "overlay.mp4", output / "frame-and-map.png"
-    summary = Summary(
-        source=stream.source.name,
-        model=opened.spec.name,
-        backend=opened.backend.name,
-        phases=stream.predictor.phases,
-    )
-    sinks: list[Sink] = [OverlayVideo(video, stream.source.fps), Picture(picture, frames // 2)]
-    consume(stream, sinks, summary)
-    print_summary(summary, Console())
+
+    def sinks() -> Iterator[Sink]:
+        yield OverlayVideo(video, stream.source.fps)
+        yield Picture(picture, min(limit, stream.source.frame_count or limit) // 2)
+
+    _run(opened, stream, sinks(), as_json=False, console=Console())
     typer.echo(f"Overlay video: {video}\nFrame and map: {picture}")
+
+
+def _run(
+    model: SaliencyModel, stream: Stream, sinks: Iterator[Sink], as_json: bool, console: Console
+) -> None:
+    """Feed a stream into sinks and print the summary, also when something fails."""
+    from salstream.runtime.run import consume, print_summary, summary_of
+
+    summary = summary_of(model, stream)
+    try:
+        consume(stream, sinks, summary)
+    except (KeyboardInterrupt, SystemExit):
+        _say("Interrupted: what was written so far is complete.")
+        raise
+    finally:
+        if as_json:
+            typer.echo(json.dumps(summary.as_json()))
+        elif summary.frames:
+            print_summary(summary, console)
+
+
+def _keep_apart(source: str, output: Path | None) -> None:
+    """Refuse to write over the source."""
+    if output is None:
+        return
+    images = Path(source) if Path(source).is_dir() else Path(source).parent
+    overwritten = output.exists() and Path(source).exists() and output.samefile(source)
+    if overwritten or (output.is_dir() and images.is_dir() and output.samefile(images)):
+        raise UsageError(f"{output} holds the source, and would be written over; choose another")
 
 
 @app.command()

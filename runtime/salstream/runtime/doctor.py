@@ -87,8 +87,9 @@ def _library(distribution: str, module: str, purpose: str, extra: str) -> Findin
     if installed is None and extra:
         return Finding(distribution, "missing", purpose, remedy)
     try:
-        # torch takes seconds to import, and that it is there says enough.
-        found = installed if module == "torch" else importlib.import_module(module).__version__
+        # torch takes seconds to import and pygame prints a greeting: being there says enough.
+        seen = module in ("torch", "pygame")
+        found = installed if seen else importlib.import_module(module).__version__
     except Exception as error:  # whatever a broken library raises
         return Finding(distribution, "problem", f"cannot be imported: {error}", remedy)
     return Finding(distribution, "ok", f"{installed or found} ({purpose})")
@@ -113,8 +114,10 @@ def _inference() -> Finding:
 
 
 def _video_writing() -> Finding:
-    import av
-
+    try:
+        import av
+    except ImportError as error:
+        return Finding("H.264 encoder", "problem", f"PyAV cannot be imported: {error}")
     if "libx264" in av.codecs_available:
         return Finding("H.264 encoder", "ok", "overlay videos can be saved")
     return Finding(

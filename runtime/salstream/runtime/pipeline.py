@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,9 @@ class Timings:
             }
             for stage, values in list(self._stages.items())
         }
+
+
+_Item = TypeVar("_Item")
 
 
 @dataclass
@@ -142,9 +145,10 @@ class Stream:
 
     def _consume(self) -> Iterator[Result]:
         try:
-            for thread in self._threads:
-                thread.start()
-            while not isinstance(item := self._results.get(), _End):
+            if not self._stop.is_set():
+                for thread in self._threads:
+                    thread.start()
+            while not isinstance(item := self._next(self._results), _End):
                 result, begin_s = item
                 self.maps += 1
                 yield result
@@ -185,25 +189,25 @@ class Stream:
     def _predict(self) -> None:
         begins: deque[_Captured] = deque()
         try:
-            while not isinstance(item := self._next_captured(), _End):
+            while not isinstance(item := self._next(self._captured), _End):
                 begins.append(item)
-                before = self.predictor.infer_s
-                results = self.predictor.push(item.frame, item.prepared)
-                self.timings.add("infer", self.predictor.infer_s - before)
-                self._give(results, begins)
+                self._give(self.predictor.push(item.frame, item.prepared), begins)
             self._give(self.predictor.flush(), begins)
         except BaseException as caught:  # whatever it is, the consumer gets it
             item = _End(caught)
         self._put(self._results, item)
 
-    def _next_captured(self) -> _Captured | _End:
+    def _next(self, of: queue.Queue[_Item | _End]) -> _Item | _End:
+        """Wait for an item, but not longer than the stream lives."""
         while not self._stop.is_set():
             with suppress(queue.Empty):
-                return self._captured.get(timeout=_POLL_S)
+                return of.get(timeout=_POLL_S)
         return _End(None)
 
     def _give(self, results: list[Result], begins: deque[_Captured]) -> None:
         """Hand results over, each with the time at which its frame was asked for."""
+        for seconds in self.predictor.take_durations():
+            self.timings.add("infer", seconds)
         for result in results:
             while (captured := begins.popleft()).frame.index != result.index:
                 pass  # a skipped frame

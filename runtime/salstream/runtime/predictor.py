@@ -87,7 +87,7 @@ class Predictor:
         self.phases = phases
         self.stride = stride
         self.skipped = 0
-        self.infer_s = 0.0
+        self._durations: list[float] = []
         self._backend = backend
         self._lanes: list[_Lane] = []
         self._size: tuple[int, ...] | None = None
@@ -133,6 +133,11 @@ class Predictor:
         self._pushed += 1
         self._waiting.append(frame)
         return results + self._deliver(lane, self._lanes[lane].push(prepared))
+
+    def take_durations(self) -> list[float]:
+        """Return the seconds that each run of the graph took since the last call."""
+        durations, self._durations = self._durations, []
+        return durations
 
     def flush(self) -> list[Result]:
         """End the stream: return the results still due, then forget everything."""
@@ -183,7 +188,7 @@ class Predictor:
     def _infer(self, window: NDArray[np.uint8], state: Any) -> Output:
         begin = time.perf_counter()
         output = self._backend.run(window[None], state)
-        self.infer_s += time.perf_counter() - begin
+        self._durations.append(time.perf_counter() - begin)
         return output
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from salstream.runtime.model import SaliencyModel
 from salstream.runtime.pipeline import Stream
 from salstream.runtime.results import Result
 from salstream.runtime.sinks import Sink, StopStream
@@ -56,8 +57,23 @@ class Summary:
         return asdict(self)
 
 
-def consume(stream: Stream, sinks: Sequence[Sink], summary: Summary) -> None:
+def summary_of(model: SaliencyModel, stream: Stream) -> Summary:
+    """Return the summary of a stream that has not begun."""
+    return Summary(
+        source=stream.source.name,
+        model=model.spec.name,
+        backend=model.backend.name,
+        phases=stream.predictor.phases,
+    )
+
+
+def consume(stream: Stream, sinks: Iterable[Sink], summary: Summary) -> None:
     """Feed every result to every sink and fill in the summary, also when something fails.
+
+    Args:
+        stream: Closed at the end, whatever happens.
+        sinks: Opened one after the other, and closed at the end.
+        summary: Filled in.
 
     Raises:
         SalstreamError: The source, the model or a sink failed; what was written is closed.
@@ -65,15 +81,13 @@ def consume(stream: Stream, sinks: Sequence[Sink], summary: Summary) -> None:
     begin = time.perf_counter()
     try:
         with ExitStack() as stack:
-            # Last in, first out: the stream stops before the sinks are closed.
-            for sink in sinks:
-                stack.enter_context(closing(sink))
             stack.enter_context(stream)
+            opened = [stack.enter_context(closing(sink)) for sink in sinks]
             for result in _with_progress(stream):
                 with stream.timings.measure("postprocess"):
                     _ = result.saliency
                 with stream.timings.measure("write"):
-                    for sink in sinks:
+                    for sink in opened:
                         sink.write(result)
                 summary.maps += 1
     except StopStream:

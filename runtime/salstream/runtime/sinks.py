@@ -131,7 +131,8 @@ class OverlayVideo:
 
     def write(self, result: Result) -> None:
         """Add one frame."""
-        assert self._container is not None
+        if self._container is None:
+            raise ValueError("the video is closed")
         image = result.overlay(self._opacity)
         if self._stream is None:
             self._stream = self._open_stream(self._container, image)
@@ -193,11 +194,17 @@ class RawFrames:
             self._out.write(_fit(image, *self._size).tobytes())
         except BrokenPipeError as error:  # the reader has seen enough
             raise StopStream from error
+        except OSError as error:
+            raise SalstreamError(f"cannot write the frames: {error.strerror}") from error
 
     def close(self) -> None:
         """Hand over what is buffered."""
-        with suppress(BrokenPipeError):
+        try:
             self._out.flush()
+        except BrokenPipeError:
+            pass
+        except OSError as error:
+            raise SalstreamError(f"cannot write the frames: {error.strerror}") from error
 
 
 class Window:

@@ -15,8 +15,8 @@ import av.error
 import av.format
 import av.stream
 
+from salstream.runtime.convert import Converter
 from salstream.runtime.errors import SalstreamError
-from salstream.runtime.pictures import Converter
 from salstream.runtime.sources import Frame, Reader, redact, time_of
 
 logger = logging.getLogger("salstream")

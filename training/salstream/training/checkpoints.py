@@ -18,7 +18,7 @@ from torch import Tensor
 from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.training.weights import sha256_of
 
-__all__ = ["load_state_dict", "metadata_of", "save_state_dict", "sha256_of"]
+__all__ = ["first_of", "load_state_dict", "metadata_of", "save_state_dict", "sha256_of"]
 
 _log = logging.getLogger("salstream")
 _WRAPPERS: Final = ("state_dict", "model_state_dict", "model")
@@ -150,19 +150,19 @@ def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
     }
     if not state:
         raise SalstreamError(
-            f"{path} holds a dict without tensors (its keys: {_first(content) or 'none'}); "
+            f"{path} holds a dict without tensors (its keys: {first_of(content) or 'none'}); "
             f"expected tensors by name, on top or under {', '.join(_WRAPPERS)}"
         )
     if len(state) < len(content):
         others = [key for key in content if key not in state]
-        _log.warning("%s: entries that are no tensors are left out: %s", path, _first(others))
+        _log.warning("%s: entries that are no tensors are left out: %s", path, first_of(others))
     if all(key.startswith(_DATA_PARALLEL) for key in state):
         _log.info("%s: the prefix %r is taken off its names", path, _DATA_PARALLEL)
         state = {key.removeprefix(_DATA_PARALLEL): value for key, value in state.items()}
     return state
 
 
-def _first(names: Iterable[object]) -> str:
+def first_of(names: Iterable[object]) -> str:
     """Return the first three names, and how many more there are."""
     shown = [str(name) for name in names]
     more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""

@@ -161,7 +161,7 @@ def _examine(file: Path) -> tuple[Match, dict[str, Any]]:
             f"looking into a checkpoint needs {error.name}; install it with: "
             "pip install 'salstream[training]'"
         ) from error
-    from salstream.training.weights import REGISTRY
+    from salstream.training.weights import published_as
 
     try:
         found = match(load_state_dict(file))
@@ -171,10 +171,7 @@ def _examine(file: Path) -> tuple[Match, dict[str, Any]]:
         raise SalstreamError(f"{file}: {error}") from error
     # A converted file knows the sha256 of the one that it was made from.
     sha256 = metadata_of(file).get("sha256") or sha256_of(file)
-    published = next((w for w in REGISTRY.values() if w.sha256 == sha256), None)
-    license_ = published.license if published else "unknown"
-    if not published and found.network.license != "unknown":
-        license_ += f" (the published weights of {found.network.name}: {found.network.license})"
+    published = published_as(sha256)
     return found, {
         "model": found.network.name,
         "also_fits": list(found.also),
@@ -186,5 +183,6 @@ def _examine(file: Path) -> tuple[Match, dict[str, Any]]:
         "entries": len(found.state),
         "parameters": sum(tensor.numel() for tensor in found.state.values()),
         "sha256": sha256,
-        "license": license_,
+        "license": published.license if published else "unknown",
+        "license_of_the_published": found.network.license,
     }

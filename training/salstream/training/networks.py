@@ -11,11 +11,16 @@ from torch import Tensor, nn
 
 from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.training import hd2s, unisal
+from salstream.training.checkpoints import first_of
 from salstream.training.esan import Esan
 from salstream.training.s3d import S3D, from_torchvision
 
 # What is known of the published weights' licence, whichever file they come in.
 _HD2S_LICENSE: Final = "CC-BY-NC-4.0"
+
+# What HD2S-DA has for training alone; the classifiers are made for one size of the input.
+_CLASSIFIERS: Final = "domainClassifier"
+_ADAPTATION: Final = ("featureReduction", _CLASSIFIERS)
 
 
 @dataclass(frozen=True)
@@ -123,8 +128,8 @@ def match(state: Mapping[str, Tensor]) -> Match:
 def load(state: Mapping[str, Tensor], name: str) -> nn.Module:
     """Return a network with a checkpoint's weights, in eval mode.
 
-    HD2S-DA's domain classifiers are made for one input size and serve training alone: where
-    they do not fit, the network comes without them.
+    HD2S-DA's domain classifiers are made for one input size and serve training alone: if
+    they are for another one, the base network comes, without them.
 
     Args:
         state: Tensors by name.
@@ -140,6 +145,10 @@ def load(state: Mapping[str, Tensor], name: str) -> nn.Module:
     if not fit.complete:
         raise SalstreamError(f"the checkpoint does not fit {name}: {faults(fit)}{_hint(state)}")
     model = network.build()
+    shapes = {entry: tuple(value.shape) for entry, value in state.items()}
+    if shapes != network.layout():
+        model = NETWORKS["hd2s"].build()
+        state = {k: v for k, v in state.items() if not k.startswith(_ADAPTATION)}
     model.load_state_dict(state)
     return model.eval()
 
@@ -150,8 +159,7 @@ def faults(fit: Match) -> str:
     said = []
     for kind, names in kinds:
         if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            said.append(f"{len(names)} {kind} ({', '.join(names[:3])}{more})")
+            said.append(f"{len(names)} {kind} ({first_of(names)})")
     return ", ".join(said)
 
 
@@ -173,7 +181,9 @@ def _compare(state: Mapping[str, Tensor], network: Network, origin: str) -> Matc
         misshapen=[
             f"{name} {tuple(state[name].shape)} instead of {shape}"
             for name, shape in layout.items()
-            if name in state and tuple(state[name].shape) != shape
+            if name in state
+            and tuple(state[name].shape) != shape
+            and not name.startswith(_CLASSIFIERS)
         ],
         origin=origin,
     )

@@ -149,6 +149,11 @@ def get(name: str) -> PublishedWeights:
         ) from None
 
 
+def published_as(sha256: str) -> PublishedWeights | None:
+    """Return the entry whose file has that sha256, or None."""
+    return next((entry for entry in REGISTRY.values() if entry.sha256 == sha256), None)
+
+
 def cache_folder() -> Path:
     """Return the folder that checkpoints are kept in, which need not exist yet.
 

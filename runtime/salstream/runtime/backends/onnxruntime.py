@@ -51,6 +51,7 @@ class OnnxRuntimeBackend:
             self.spec = GraphSpec.from_metadata(self._session.get_modelmeta().custom_metadata_map)
         except SalstreamError as error:
             raise SalstreamError(f"{path} is not a graph for salstream: {error}") from error
+        self._check_tensors(path)
         provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
         self.name = f"onnxruntime-{provider.lower()}"
         self._state_shapes = {
@@ -74,10 +75,26 @@ class OnnxRuntimeBackend:
                 name: np.zeros((len(frames), *shape), np.float32)
                 for name, shape in self._state_shapes.items()
             }
-        outputs = self._session.run(self._names, {"frames": frames, **state})
+        try:
+            outputs = self._session.run(self._names, {"frames": frames, **state})
+        except Exception as error:  # ONNX Runtime raises classes of its own, one per status
+            raise SalstreamError(f"the graph failed: {_first_line(error)}") from error
         named = dict(zip(self._names, outputs, strict=True))
         next_state = {name: named[f"{name}_next"] for name in state}
         return Output(named["saliency"], next_state, named.get("conspicuity"))
+
+    def _check_tensors(self, path: Path) -> None:
+        """Refuse a graph whose tensors are not those that its metadata promise."""
+        inputs = {item.name: list(item.shape[1:]) for item in self._session.get_inputs()}
+        outputs = {item.name for item in self._session.get_outputs()}
+        expected = [self.spec.window, *self.spec.size, 3]
+        states = {name for name in inputs if name.startswith("state_")}
+        promised = {"saliency", *(f"{name}_next" for name in states)}
+        if inputs.get("frames") != expected or not promised <= outputs:
+            raise SalstreamError(
+                f"{path} is not a graph for salstream: its tensors are not those of its metadata; "
+                "export it again"
+            )
 
 
 def _first_line(error: Exception) -> str:
