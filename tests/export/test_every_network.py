@@ -129,7 +129,9 @@ def test_openvino_says_the_same(case: str, exported: Callable[[str], Exported]) 
     )
     request = compiled.create_infer_request()
     state = {
-        port.any_name: np.zeros([1, *list(port.partial_shape)[1:]], np.float32)
+        port.any_name: np.zeros(
+            [1, *(n.get_length() for n in list(port.partial_shape)[1:])], np.float32
+        )
         for port in compiled.inputs
         if port.any_name != "frames"
     }

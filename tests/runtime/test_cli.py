@@ -91,7 +91,7 @@ def test_a_real_clip_with_every_output(tmp_path: Path) -> None:
         "run", clip("bikes.mp4"), "--maps", tmp_path / "maps", "--save", tmp_path / "o.mp4"
     )
     assert done.returncode == 0, done.stderr
-    assert "250 frames in, 250 maps out, 0 skipped, 0 dropped" in done.stdout
+    assert "250 frames in, 250 maps out, 0 skipped, 0 dropped, 0 damaged" in done.stdout
     assert "end to end" in done.stdout
     assert names_in(tmp_path / "maps") == map_names(250)
     with av.open(tmp_path / "o.mp4") as container:

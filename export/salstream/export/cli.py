@@ -76,7 +76,10 @@ def export(
         conspicuity=conspicuity,
         clip_length=clip_length,
     )
+    if output.suffix and not one and not output.is_dir():
+        raise UsageError(f"cannot export to {output}: expected an .onnx file or a folder")
     for name in domains:
+        typer.echo(f"Exporting {'-'.join(filter(None, (model, name)))} and checking it", err=True)
         deployable = load(path, model, name, options)
         file = output if one else output / f"{'-'.join(filter(None, (model, name)))}.onnx"
         _export_one(deployable, file, frames)

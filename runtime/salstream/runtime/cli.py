@@ -78,7 +78,8 @@ def run(
     model: _Model = DEFAULT_MODEL,
     backend: _Backend = None,
     save: Annotated[
-        str | None, typer.Option(help="Write the overlay as video (- : raw BGR frames).")
+        str | None,
+        typer.Option(help="Overlay as .mp4, .mov or .mkv (- : raw BGR frames)."),
     ] = None,
     maps: Annotated[Path | None, typer.Option(help="Folder for one map per frame.")] = None,
     form: Annotated[

@@ -79,6 +79,8 @@ class Predictor:
                 f"{spec.model} cannot start in reverse, because it has a state or looks ahead; "
                 "use repeat or skip"
             )
+        if fps is not None and not 0 < fps < float("inf"):
+            raise UsageError(f"fps must be above 0, got {fps}")
         phases = spec.phases_at(fps) if phases is None else phases
         if min(phases, stride) < 1:
             raise UsageError(f"phases and stride must be at least 1, got {phases} and {stride}")
@@ -116,6 +118,8 @@ class Predictor:
                 the caller has it already.
         """
         if not isinstance(frame, Frame):
+            if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3:
+                raise UsageError("a frame must be a uint8 array of shape (height, width, 3)")
             frame = Frame(self._next_index, None, frame)
         self._next_index = frame.index + 1
         results: list[Result] = []

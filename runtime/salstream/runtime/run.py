@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import cv2
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -36,7 +37,8 @@ class Summary:
         seconds: From the first frame asked for to the last output closed.
         fps: Maps per second.
         latency_ms: p50, p95 and p99 by stage: ``decode``, ``preprocess``, ``infer``,
-            ``postprocess``, ``write`` and ``end_to_end``, of the latest 10,000 frames.
+            ``postprocess``, ``write`` and ``end_to_end``, of the latest 10,000 frames. Without
+            an output nothing is brought to the frame's size and nothing written.
     """
 
     source: str
@@ -78,17 +80,20 @@ def consume(stream: Stream, sinks: Iterable[Sink], summary: Summary) -> None:
     Raises:
         SalstreamError: The source, the model or a sink failed; what was written is closed.
     """
+    # Capture, inference and this loop have a thread each; more would fight for the cores.
+    cv2.setNumThreads(1)
     begin = time.perf_counter()
     try:
         with ExitStack() as stack:
             stack.enter_context(stream)
             opened = [stack.enter_context(closing(sink)) for sink in sinks]
             for result in _with_progress(stream):
-                with stream.timings.measure("postprocess"):
-                    _ = result.saliency
-                with stream.timings.measure("write"):
-                    for sink in opened:
-                        sink.write(result)
+                if opened:
+                    with stream.timings.measure("postprocess"):
+                        _ = result.saliency
+                    with stream.timings.measure("write"):
+                        for sink in opened:
+                            sink.write(result)
                 summary.maps += 1
     except StopStream:
         pass
@@ -105,7 +110,8 @@ def print_summary(summary: Summary, console: Console) -> None:
     """Print a summary for people."""
     console.print(
         f"{summary.frames} frames in, {summary.maps} maps out, {summary.skipped} skipped, "
-        f"{summary.dropped} dropped; {summary.seconds:.1f} s, {summary.fps:.1f} maps per second "
+        f"{summary.dropped} dropped, {summary.damaged} damaged packets; "
+        f"{summary.seconds:.1f} s, {summary.fps:.1f} maps per second "
         f"({summary.model} on {summary.backend}, phases: {summary.phases})",
         soft_wrap=True,
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
+import re
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -26,7 +28,10 @@ MapFormat = Literal["png", "npy"]
 MAP_FORMATS: Final = get_args(MapFormat)
 VIDEO_SUFFIXES: Final = (".mp4", ".mov", ".mkv")
 
+logger = logging.getLogger("salstream")
+
 _TIME_BASE: Final = Fraction(1, 90_000)
+_NO_WINDOW: Final = "no window can be opened here ({}); use --save or --maps instead"
 _SHORTEST: Final = 90  # 1 ms, the finest that every container keeps
 _DEFAULT_FPS: Final = 30.0
 
@@ -66,8 +71,13 @@ class MapFolder:
             probe = folder / ".salstream"
             probe.touch()
             probe.unlink()
+            old = sum(
+                1 for path in folder.iterdir() if re.fullmatch(r"\d{6,}\.(png|npy)", path.name)
+            )
         except OSError as error:
             raise SalstreamError(f"cannot write maps to {folder}: {error.strerror}") from error
+        if old:
+            logger.warning("%s holds %d maps already: those of this run replace them", folder, old)
 
     def write(self, result: Result) -> None:
         """Write the map of one frame, of the frame's own size."""
@@ -125,6 +135,7 @@ class OverlayVideo:
         )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("ab").close()  # the encoder would open it with the first frame only
             self._container: OutputContainer | None = av.open(path, "w", options=options)
         except OSError as error:
             raise SalstreamError(f"cannot write {path}: {error.strerror}") from error
@@ -232,9 +243,9 @@ class Window:
         try:
             pygame.display.init()
         except pygame.error as error:
-            raise SalstreamError(
-                f"no window can be opened here ({error}); use --save or --maps instead"
-            ) from error
+            raise SalstreamError(_NO_WINDOW.format(error)) from error
+        if pygame.display.get_driver() == "offscreen":  # what SDL falls back to
+            raise SalstreamError(_NO_WINDOW.format("there is no display"))
 
     def write(self, result: Result) -> None:
         """Show one frame."""

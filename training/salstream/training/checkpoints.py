@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from salstream.runtime.errors import SalstreamError, UsageError
@@ -74,7 +74,7 @@ def save_state_dict(state: Mapping[str, Tensor], path: Path, metadata: Mapping[s
     tensors = {name: value.contiguous() for name, value in state.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, part, dict(metadata))
+        part.write_bytes(save(tensors, dict(metadata)))
         part.replace(path)
     except (OSError, SafetensorError) as error:
         with suppress(OSError):

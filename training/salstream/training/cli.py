@@ -125,7 +125,7 @@ def inspect_weights(
         return
     for name, value in facts.items():
         text = ", ".join(value) if isinstance(value, list) else str(value)
-        typer.echo(f"{name.replace('_', ' '):12} {text or '–'}")
+        typer.echo(f"{name.replace('_', ' '):24} {text or '–'}")
 
 
 @_weights.command("import", epilog="Example: salstream weights import hd2s.pth -o hd2s.safetensors")
@@ -144,7 +144,11 @@ def import_weights(
         raise SalstreamError(
             f"{file} is nearly a checkpoint of {found.network.name}: {faults(found)}"
         )
-    metadata = {key: str(facts[key]) for key in ("model", "sha256", "license")}
+    metadata = {
+        "model": facts["model"],
+        "sha256": facts["converted_from_sha256"] or facts["sha256"],
+        "license": facts["license"],
+    }
     save_state_dict(found.state, output, metadata)
     typer.echo(
         f"{output}: {facts['model']}, {facts['entries']} entries, licence {facts['license']}"
@@ -170,8 +174,8 @@ def _examine(file: Path) -> tuple[Match, dict[str, Any]]:
             raise
         raise SalstreamError(f"{file}: {error}") from error
     # A converted file knows the sha256 of the one that it was made from.
-    sha256 = metadata_of(file).get("sha256") or sha256_of(file)
-    published = published_as(sha256)
+    origin = metadata_of(file).get("sha256") or sha256_of(file)
+    published = published_as(origin)
     return found, {
         "model": found.network.name,
         "also_fits": list(found.also),
@@ -182,7 +186,8 @@ def _examine(file: Path) -> tuple[Match, dict[str, Any]]:
         "faults": faults(found),
         "entries": len(found.state),
         "parameters": sum(tensor.numel() for tensor in found.state.values()),
-        "sha256": sha256,
+        "sha256": sha256_of(file),
+        "converted_from_sha256": origin if origin != sha256_of(file) else "",
         "license": published.license if published else "unknown",
         "license_of_the_published": found.network.license,
     }

@@ -37,8 +37,15 @@ class OnnxRuntimeBackend:
         options.log_severity_level = 4
         if threads is not None:
             options.intra_op_num_threads = threads
+        # Small shares of work: a thread that lost its core to decoding or encoding for a
+        # moment keeps the others waiting for less.
+        options.add_session_config_entry("session.dynamic_block_base", "4")
         wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
         available = ort.get_available_providers()
+        try:
+            path.open("rb").close()  # says more clearly than ONNX Runtime what is wrong
+        except OSError as error:
+            raise SalstreamError(f"{path} cannot be read: {error.strerror}") from error
         try:
             self._session = ort.InferenceSession(
                 path, options, providers=[name for name in wanted if name in available]
@@ -79,6 +86,8 @@ class OnnxRuntimeBackend:
             outputs = self._session.run(self._names, {"frames": frames, **state})
         except Exception as error:  # ONNX Runtime raises classes of its own, one per status
             raise SalstreamError(f"the graph failed: {_first_line(error)}") from error
+        if not np.isfinite(outputs[0]).all():
+            raise SalstreamError("the graph gave a map that is not finite: its weights are damaged")
         named = dict(zip(self._names, outputs, strict=True))
         next_state = {name: named[f"{name}_next"] for name in state}
         return Output(named["saliency"], next_state, named.get("conspicuity"))
