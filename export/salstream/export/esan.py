@@ -30,12 +30,11 @@ from salstream.training.esan.align import Alignment, Pyramid, double, lrelu
 from salstream.training.esan.deformable import DeformableConv2d, sample, tap_positions
 from salstream.training.esan.model import (
     CHANNELS,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     MAP_STRIDE,
     STATE_STRIDE,
     step,
 )
+from salstream.training.layers import IMAGENET_MEAN, IMAGENET_STD
 
 
 class DeployableEsan(nn.Module):

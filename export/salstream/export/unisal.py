@@ -31,7 +31,13 @@ from salstream.export.folding import (
     split_depthwise,
     split_input,
 )
-from salstream.training.layers import DomainBatchNorm2d, DomainSequential, gaussian_maps
+from salstream.training.layers import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    DomainBatchNorm2d,
+    DomainSequential,
+    gaussian_maps,
+)
 from salstream.training.unisal import DOMAINS, SIZE_MULTIPLE, Unisal
 from salstream.training.unisal.encoder import (
     TAP_2X,
@@ -39,7 +45,7 @@ from salstream.training.unisal.encoder import (
     InvertedResidual,
 )
 from salstream.training.unisal.gru import ConvGRUCell
-from salstream.training.unisal.model import IMAGENET_MEAN, IMAGENET_STD, SMOOTHING_FACTOR
+from salstream.training.unisal.model import SMOOTHING_FACTOR
 
 
 class DeployableUnisal(nn.Module):

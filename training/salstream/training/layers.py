@@ -1,13 +1,31 @@
-"""Layers that more than one network uses: Gaussian priors, per-domain BatchNorm, blocks."""
+"""What more than one network uses: input scaling, Gaussian priors, per-domain BatchNorm, blocks."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
+IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+
+
+def imagenet_normalise(frames: Tensor) -> Tensor:
+    """Bring frames to ImageNet's mean and deviation, as pretrained image networks want them.
+
+    Args:
+        frames: uint8 RGB, (…, height, width, 3).
+
+    Returns:
+        float32, (…, 3, height, width).
+    """
+    mean = torch.tensor(IMAGENET_MEAN, device=frames.device)
+    std = torch.tensor(IMAGENET_STD, device=frames.device)
+    return ((frames.float() / 255 - mean) / std).movedim(-1, -3)
 
 
 def initial_gaussians() -> Tensor:

@@ -8,9 +8,9 @@ from salstream.training.esan.model import (
     Esan,
     EsanState,
     LstmState,
-    normalise,
 )
 from salstream.training.esan.video import predict_video
+from salstream.training.layers import imagenet_normalise as normalise
 
 __all__ = [
     "MAP_FRAME",

@@ -22,8 +22,6 @@ from torch import Tensor, nn
 
 from salstream.training.esan.align import Alignment, Pyramid
 
-IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
-IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 SIZE: Final = (256, 320)
 SIZE_MULTIPLE: Final = 32
 WINDOW: Final = 5
@@ -49,21 +47,6 @@ class EsanState(NamedTuple):
 
     forward: LstmState
     backward: LstmState
-
-
-def normalise(frames: Tensor) -> Tensor:
-    """Bring frames to what the network was trained on (ImageNet mean and deviation).
-
-    Args:
-        frames: uint8 RGB, (…, height, width, 3), each whole and in proportion, on black
-            (``fit="letterbox"`` of :class:`~salstream.runtime.spec.GraphSpec`).
-
-    Returns:
-        float32, (…, 3, height, width).
-    """
-    mean = torch.tensor(IMAGENET_MEAN, device=frames.device)
-    std = torch.tensor(IMAGENET_STD, device=frames.device)
-    return ((frames.float() / 255 - mean) / std).movedim(-1, -3)
 
 
 class ConvLSTMCell(nn.Module):
@@ -142,7 +125,7 @@ class Esan(nn.Module):
         """Predict one map per group of 5 frames, for the group's middle frame.
 
         Args:
-            frames: Normalised RGB (see :func:`normalise`), (batch, time, 3, height, width),
+            frames: RGB after ``normalise``, (batch, time, 3, height, width),
                 time a multiple of 5, height and width multiples of 32.
             state: State after the call before; None starts a video.
 

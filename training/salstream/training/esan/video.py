@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from salstream.training.esan.model import MAP_FRAME, WINDOW, Esan, EsanState, normalise
+from salstream.training.esan.model import MAP_FRAME, WINDOW, Esan, EsanState
+from salstream.training.layers import imagenet_normalise
 
 
 @torch.inference_mode()
@@ -29,7 +30,7 @@ def predict_video(model: Esan, frames: Tensor) -> Tensor:
     states: list[EsanState | None] = [None] * WINDOW
     maps = []
     for start in range(len(frames)):
-        group = normalise(padded[start : start + WINDOW])[None]
+        group = imagenet_normalise(padded[start : start + WINDOW])[None]
         saliency, states[start % WINDOW] = model(group, states[start % WINDOW])
         maps.append(saliency[0, 0])
     return torch.stack(maps)

@@ -30,8 +30,6 @@ from salstream.training.unisal.encoder import (
 )
 from salstream.training.unisal.gru import ConvGRU
 
-IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
-IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 SIZE_MULTIPLE: Final = 32
 N_GAUSSIANS: Final = 16
 SMOOTHING_KERNEL: Final = 41
@@ -72,20 +70,6 @@ DOMAINS: Final = {
     "ucfsports": Domain("UCFSports", (256, 384), phases=4),
     "salicon": Domain("SALICON", (288, 384), static=True),
 }
-
-
-def normalise(frames: Tensor) -> Tensor:
-    """Bring frames to what the network was trained on (ImageNet mean and deviation).
-
-    Args:
-        frames: uint8 RGB, (…, height, width, 3).
-
-    Returns:
-        float32, (…, 3, height, width).
-    """
-    mean = torch.tensor(IMAGENET_MEAN, device=frames.device)
-    std = torch.tensor(IMAGENET_STD, device=frames.device)
-    return ((frames.float() / 255 - mean) / std).movedim(-1, -3)
 
 
 class Unisal(nn.Module):
@@ -148,7 +132,7 @@ class Unisal(nn.Module):
         """Predict one map per frame.
 
         Args:
-            frames: Normalised RGB (see :func:`normalise`), (batch, time, 3, height, width),
+            frames: RGB after ``normalise``, (batch, time, 3, height, width),
                 height and width multiples of 32.
             domain: One of ``DOMAINS``.
             state: State after the frame before the first, (batch, 256, height/32, width/32);
