@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from salstream.runtime import SalstreamError
+from salstream.training.esan import Esan
 from salstream.training.weights import pull
 
 
@@ -24,3 +25,16 @@ def unisal_checkpoint() -> Path:
         return pull("unisal")
     except SalstreamError as error:
         pytest.skip(f"the published weights cannot be had: {error}")
+
+
+@pytest.fixture(scope="session")
+def random_esan() -> Esan:
+    """A network whose random layers keep the size of their input, so that nothing dies out."""
+    torch.manual_seed(0)
+    model = Esan().eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.kaiming_normal_(parameter)
+        else:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model

@@ -104,7 +104,9 @@ def test_streamed_maps_equal_pytorch(case: str, exported: Callable[[str], Export
     windowed = model.spec.window == 16
     counts = {"hd2s": (16,), "esan": (1, 4, 8)}
     with open_source(clip("bikes.mp4")) as source:
-        frames = [prepare(frame.image, model.spec) for frame, _ in zip(source, range(31))]  # noqa: B905
+        frames = [
+            prepare(frame.image, model.spec) for frame, _ in zip(source, range(31), strict=False)
+        ]
     for count in counts.get(case, (1, 8, 16, 20, 31) if windowed else (8,)):
         stream = model.stream(
             clip("bikes.mp4"), limit=count, phases=graph.deployable.reference_phases
