@@ -60,8 +60,8 @@ class FrameRing:
         end = self._end()
         return self._buffer[end - len(self) : end]
 
-    def batch(self) -> NDArray[np.uint8] | DeviceFrames:
-        """Return the window for a backend's ``run``, (1, frames, …): no copy."""
+    def batch(self) -> Any:
+        """Return the window as its backend's ``run`` takes it, (1, frames, …): no copy."""
         return self.window()[None]
 
     def clear(self) -> None:
@@ -119,7 +119,7 @@ class DeviceRing(FrameRing):
             self._gpu.copy(second, first, self._frame_bytes)
 
     def batch(self) -> DeviceFrames:
-        """Return the window for a backend's ``run``: an address on the GPU."""
+        """Return the window as its backend's ``run`` takes it: an address on the GPU."""
         return DeviceFrames(
             self._address(self._end() - len(self)), (1, len(self), *self._buffer.shape[1:])
         )

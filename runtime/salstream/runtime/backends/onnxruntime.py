@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from salstream.runtime.backends import Output
+from salstream.runtime.backends import Backend, Output
+from salstream.runtime.backends.onnxruntime_cuda import BoundSession, preload, why_not
+from salstream.runtime.cuda import Gpu
 from salstream.runtime.errors import SalstreamError
+from salstream.runtime.ring import FrameRing
 from salstream.runtime.spec import GraphSpec
 
 States = dict[str, NDArray[np.float32]]
 
+logger = logging.getLogger("salstream")
 
-class OnnxRuntimeBackend:
+
+class OnnxRuntimeBackend(Backend):
     """A graph in ONNX Runtime.
 
     Args:
@@ -42,6 +49,8 @@ class OnnxRuntimeBackend:
         options.add_session_config_entry("session.dynamic_block_base", "4")
         wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
         available = ort.get_available_providers()
+        if wanted[0] in available:
+            preload(ort)
         try:
             path.open("rb").close()  # says more clearly than ONNX Runtime what is wrong
         except OSError as error:
@@ -60,7 +69,10 @@ class OnnxRuntimeBackend:
             raise SalstreamError(f"{path} is not a graph for salstream: {error}") from error
         self._check_tensors(path)
         provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
+        if wanted[0] in available and provider != "CUDA":
+            logger.warning("ONNX Runtime runs on the CPU: %s", why_not())
         self.name = f"onnxruntime-{provider.lower()}"
+        self._bound = BoundSession(ort, self._session, Gpu()) if provider == "CUDA" else None
         self._state_shapes = {
             item.name: tuple(item.shape[1:])
             for item in self._session.get_inputs()
@@ -75,22 +87,37 @@ class OnnxRuntimeBackend:
             *(f"{name}_next" for name in self._state_shapes),
         ]
 
-    def run(self, frames: NDArray[np.uint8], state: States | None) -> Output:
+    def new_ring(self) -> FrameRing:
+        """Return a ring for one stream's windows: with CUDA, on the GPU."""
+        return super().new_ring() if self._bound is None else self._bound.new_ring()
+
+    def run(self, frames: Any, state: Any) -> Output:
         """Run the graph once (see :class:`~salstream.runtime.backends.Backend`)."""
+        try:
+            if self._bound is None:
+                maps, state = self._run(frames, state)
+            else:
+                maps, state = self._bound.run(frames, state)
+        except SalstreamError:
+            raise
+        except Exception as error:  # ONNX Runtime raises classes of its own, one per status
+            raise SalstreamError(f"the graph failed: {_first_line(error)}") from error
+        if not np.isfinite(maps["saliency"]).all():
+            raise SalstreamError("the graph gave a map that is not finite: its weights are damaged")
+        return Output(maps["saliency"], state, maps.get("conspicuity"))
+
+    def _run(
+        self, frames: NDArray[np.uint8], state: States | None
+    ) -> tuple[dict[str, NDArray[np.float32]], States]:
+        """Run on the CPU: plain arrays in, plain arrays out."""
         if state is None:
             state = {
                 name: np.zeros((len(frames), *shape), np.float32)
                 for name, shape in self._state_shapes.items()
             }
-        try:
-            outputs = self._session.run(self._names, {"frames": frames, **state})
-        except Exception as error:  # ONNX Runtime raises classes of its own, one per status
-            raise SalstreamError(f"the graph failed: {_first_line(error)}") from error
-        if not np.isfinite(outputs[0]).all():
-            raise SalstreamError("the graph gave a map that is not finite: its weights are damaged")
+        outputs = self._session.run(self._names, {"frames": frames, **state})
         named = dict(zip(self._names, outputs, strict=True))
-        next_state = {name: named[f"{name}_next"] for name in state}
-        return Output(named["saliency"], next_state, named.get("conspicuity"))
+        return named, {name: named[f"{name}_next"] for name in state}
 
     def _check_tensors(self, path: Path) -> None:
         """Refuse a graph whose tensors are not those that its metadata promise."""
