@@ -28,7 +28,7 @@ from salstream.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from salstream.runtime.backends.onnxruntime_cuda import BoundSession
 from salstream.runtime.cuda import Gpu
 from salstream.runtime.model import find_model
-from salstream.runtime.ring import DeviceFrames
+from salstream.runtime.ring import DeviceFrames, DeviceRing
 from salstream.runtime.spec import GraphSpec
 
 Open = Callable[..., tuple[Backend, FakeGpu]]
@@ -108,7 +108,7 @@ def streamed(backend: Backend, frames: NDArray[np.uint8], **options: Any) -> lis
 
 
 def test_a_real_clip_gives_the_maps_of_the_cpu(open_engine: Open) -> None:
-    """UNISAL: four phases at 24 frames per second, each with a state of its own that never leaves the GPU."""
+    """UNISAL: four phases at 24 frames per second, each with a state that stays on the GPU."""
     graph = find_model("unisal-dhf1k")
     backend, gpu = open_engine(graph.read_bytes())
     assert (backend.name, backend.recurrent) == ("tensorrt-cuda", True)
@@ -166,6 +166,22 @@ def test_a_frame_is_one_small_copy_and_a_window_none(open_engine: Open) -> None:
     assert gpu.replays == 100 - 16
 
 
+@given(st.integers(1, 5), st.integers(1, 20))
+def test_the_ring_on_the_gpu_is_that_of_the_host(capacity: int, count: int) -> None:
+    """Also when frames come faster than the copies are made."""
+    gpu = FakeGpu()
+    ring = DeviceRing(gpu, capacity, (4, 6, 3))  # type: ignore[arg-type]
+    frames = noise(count)
+    for frame in frames:
+        ring.push(frame)
+    batch = ring.batch()
+    gpu.synchronize()
+    assert batch.shape == (1, min(count, capacity), 4, 6, 3)
+    on_gpu = gpu.memory(batch.address, int(np.prod(batch.shape))).reshape(batch.shape[1:])
+    np.testing.assert_array_equal(on_gpu, frames[-capacity:])
+    np.testing.assert_array_equal(ring.window(), frames[-capacity:])
+
+
 def test_recordings_do_not_pile_up(open_engine: Open) -> None:
     backend, _ = open_engine(toy_graph(1, 0, recurrent=True))
     for _ in range(100):  # streams that come and go
@@ -184,9 +200,10 @@ def test_an_engine_that_cannot_be_recorded_runs_all_the_same(
     assert gpu.recordings == 0
 
 
-def test_batches_from_the_host(open_engine: Open, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_batches_from_the_host(open_engine: Open, tmp_path: Path, recurrent: bool) -> None:
     """Several cameras in one call, more of them and fewer, between windows of a ring."""
-    graph = toy_graph(2, 1, recurrent=True)
+    graph = toy_graph(2, 1, recurrent)
     backend, _ = open_engine(graph)
     cpu = on_cpu(graph, tmp_path)
     for seed, batch in enumerate((2, 2, 3, 1, 3)):
@@ -202,8 +219,9 @@ def test_batches_from_the_host(open_engine: Open, tmp_path: Path) -> None:
             backend.run(wrong, None)
     with pytest.raises(UsageError, match=r"uint8 of shape \(batch, 2, 4, 6, 3\)"):
         backend.run(np.zeros((1, 2, 4, 5, 3), np.uint8), None)
-    with pytest.raises(UsageError, match="state is of 3 streams, the frames of 1"):
-        backend.run(np.zeros((1, 2, 4, 6, 3), np.uint8), state)
+    if recurrent:
+        with pytest.raises(UsageError, match="state is of 3 streams, the frames of 1"):
+            backend.run(np.zeros((1, 2, 4, 6, 3), np.uint8), state)
 
 
 def test_maps_are_the_callers_own_and_a_state_serves_once(open_engine: Open) -> None:
