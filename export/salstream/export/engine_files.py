@@ -59,18 +59,22 @@ class EngineCache:
         key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
         self.path = cache_folder() / f"{key}.engine"
 
-    @contextlib.contextmanager
-    def building(self) -> Iterator[None]:
-        """Hold the entry while it is looked up and built: a second process waits."""
+    def building(self) -> contextlib.ExitStack:
+        """Hold the entry while it is looked up and built: a second process waits.
+
+        Raises:
+            SalstreamError: The cache cannot be written to.
+        """
+        held = contextlib.ExitStack()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(self.path.with_suffix(".build")):
-                yield
+            held.enter_context(_locked(self.path.with_suffix(".build")))
         except OSError as error:
             raise SalstreamError(
                 f"cannot write the cache {self.path.parent}: {error.strerror}; --no-cache does "
                 "without it"
             ) from error
+        return held
 
     def find(self) -> tuple[bytes, Sidecar] | None:
         """Return the engine, if it is there and whole."""

@@ -98,7 +98,6 @@ def build_engine(
     spec = GraphSpec.from_metadata(metadata)
     trt = import_library(options.target)
     gpu = _gpu(options.target)
-    options = replace(options, compute_capabilities=_capabilities(trt, options, gpu))
     sidecar = Sidecar(
         engine_sha256="",
         graph_sha256=hashlib.sha256(content).hexdigest(),
@@ -106,7 +105,7 @@ def build_engine(
         flavour=options.target,
         version=str(trt.__version__),
         gpu=gpu.name if gpu else None,
-        compute_capabilities=options.compute_capabilities,
+        compute_capabilities=_capabilities(trt, options, gpu),
         precision=spec.precision,
         batch=options.batch,
         options={"workspace": options.workspace},
@@ -114,16 +113,19 @@ def build_engine(
         tensors=(),
     )
     if not cache:
-        engine, tensors = _compile(trt, content, options)
+        engine, tensors = _compile(trt, content, sidecar)
         sidecar = _complete(sidecar, engine, tensors)
     else:
         entry = EngineCache(_recipe(sidecar))
         with entry.building():
             found = entry.find()
             if found is None:
-                engine, tensors = _compile(trt, content, options)
+                engine, tensors = _compile(trt, content, sidecar)
                 sidecar = _complete(sidecar, engine, tensors)
-                entry.store(engine, sidecar)
+                try:
+                    entry.store(engine, sidecar)
+                except SalstreamError as error:
+                    logger.warning("the engine is not kept for the next time: %s", error)
             else:
                 engine, kept = found
                 sidecar = replace(kept, graph=sidecar.graph, gpu=sidecar.gpu)
@@ -144,7 +146,8 @@ def import_library(target: str) -> Any:
         trt = importlib.import_module(FLAVOURS[target])
         import polygraphy.config
     except ImportError as error:
-        missing = "Polygraphy" if error.name == "polygraphy" else PRODUCTS[target]
+        of_polygraphy = (error.name or "").startswith("polygraphy")
+        missing = "Polygraphy" if of_polygraphy else PRODUCTS[target]
         raise SalstreamError(
             f"{missing} is not installed ({error}); install it with: "
             f"pip install 'salstream[{target}]'"
@@ -225,10 +228,8 @@ def _complete(sidecar: Sidecar, engine: bytes, tensors: tuple[TensorFacts, ...])
     return replace(sidecar, engine_sha256=hashlib.sha256(engine).hexdigest(), tensors=tensors)
 
 
-def _compile(
-    trt: Any, content: bytes, options: EngineOptions
-) -> tuple[bytes, tuple[TensorFacts, ...]]:
-    """Return an engine, and its inputs and outputs.
+def _compile(trt: Any, content: bytes, sidecar: Sidecar) -> tuple[bytes, tuple[TensorFacts, ...]]:
+    """Return an engine as the sidecar wants it, and its inputs and outputs.
 
     Raises:
         SalstreamError: The library refuses the graph.
@@ -243,13 +244,14 @@ def _compile(
     from polygraphy.exception import PolygraphyException
 
     special: dict[str, Any] = {}
-    if options.target == "tensorrt-rtx":
+    if sidecar.flavour == "tensorrt-rtx":
         from polygraphy.backend.tensorrt_rtx import CreateConfigRTX as CreateConfig
 
-        pairs = [name.split(".") for name in options.compute_capabilities]
+        pairs = [name.split(".") for name in sidecar.compute_capabilities]
         special["compute_capabilities"] = [(int(a), int(b)) for a, b in pairs] or None
-    if options.workspace is not None:
-        special["memory_pool_limits"] = {trt.MemoryPoolType.WORKSPACE: options.workspace}
+    workspace = sidecar.options["workspace"]
+    if workspace is not None:
+        special["memory_pool_limits"] = {trt.MemoryPoolType.WORKSPACE: workspace}
     with _messages() as messages, _progress(trt) as monitor:
         try:
             # TensorRT 11 takes the flag, and knows nothing but strong typing anyway.
@@ -258,7 +260,7 @@ def _compile(
             profile = Profile()
             for tensor in tensors:
                 if tensor.is_input:
-                    profile.add(tensor.name, *((size, *tensor.shape) for size in options.batch))
+                    profile.add(tensor.name, *((size, *tensor.shape) for size in sidecar.batch))
             config = CreateConfig(profiles=[profile], progress_monitor=monitor, **special)
             engine = EngineBytesFromNetwork(
                 (builder, network, parser), PostprocessConfig(config, _set_flags(trt))
@@ -266,11 +268,16 @@ def _compile(
         except (PolygraphyException, RuntimeError, TypeError) as error:
             if monitor.stopped is not None:  # Ctrl-C, or asked to end
                 raise monitor.stopped from None
-            reason = messages[-1] if messages else str(error)
-            if "OutOfMemory" in reason and options.workspace is not None:
-                reason += "; allow more with --workspace"
+            # The last one says where, the first one why.
+            reason = "; ".join(dict.fromkeys([*messages[-1:], *messages[:1]])) or str(error)
+            if "outofmemory" in reason.lower().replace(" ", ""):
+                reason += (
+                    "; end other programs that use the GPU, or build for smaller batches"
+                    if workspace is None
+                    else "; allow more with --workspace"
+                )
             raise SalstreamError(
-                f"{PRODUCTS[options.target]} cannot build the graph: {reason}"
+                f"{PRODUCTS[sidecar.flavour]} cannot build the graph: {reason}"
             ) from error
     return bytes(engine), tensors
 
@@ -313,7 +320,8 @@ def _messages() -> Iterator[Sequence[str]]:
         def emit(self, record: logging.LogRecord) -> None:
             # The critical ones are Polygraphy's own, and say less.
             if record.levelno == logging.ERROR:
-                messages.append(record.getMessage().strip().removeprefix("[E] "))
+                first_line = record.getMessage().strip().partition("\n")[0]
+                messages.append(first_line.removeprefix("[E] ")[:300])
 
     G_LOGGER.colors = False  # it would ask for a library for them
     G_LOGGER.use_python_logging_system = True

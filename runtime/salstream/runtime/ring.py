@@ -111,8 +111,8 @@ class DeviceRing(FrameRing):
         """Add a frame, uint8 of the ring's shape; the oldest one falls out."""
         slot = self._pushed % self.capacity
         with self._gpu.lock:
-            if slot == 0:
-                self._gpu.synchronize()  # the copies out of the host's slots may not be over
+            # A copy that is still to come reads what is written here; but whoever runs a window
+            # waits for its end, and what no run has read is copied over in turn.
             super().push(frame)
             first, second = self._address(slot), self._address(slot + self.capacity)
             self._gpu.upload(first, self._buffer[slot])

@@ -99,7 +99,10 @@ class Sidecar:
         content["tensors"] = tuple(
             TensorFacts(**{**facts, "shape": tuple(facts["shape"])}) for facts in content["tensors"]
         )
-        return cls(**content)
+        sidecar = cls(**content)
+        if sidecar.to_json() != text:  # a changed blank, for example
+            raise ValueError("it is not as salstream wrote it")
+        return sidecar
 
     @property
     def product(self) -> str:
