@@ -38,7 +38,9 @@ def build(
         str | None,
         typer.Option(help="Largest temporary memory on the GPU, such as 512M or 2G."),
     ] = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Build anew, and keep nothing for the next time.")] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Build anew, and keep nothing for the next time.")
+    ] = False,
 ) -> None:
     """Build a TensorRT engine from a graph.
 
