@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from salstream.runtime.backends import Output
-from salstream.runtime.errors import SalstreamError
+from salstream.runtime.backends import Output, check_finite, check_tensors, first_line
+from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.runtime.spec import GraphSpec
 
 States = dict[str, NDArray[np.float32]]
@@ -19,13 +19,15 @@ class OnnxRuntimeBackend:
 
     Args:
         path: The ``.onnx`` file.
+        device: ``cuda`` or ``cpu``; None: CUDA where it is.
         threads: Threads for one inference; None: one per core.
 
     Raises:
+        UsageError: There is no such device.
         SalstreamError: ONNX Runtime is not installed, or the file is damaged or not ours.
     """
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, device: str | None = None, threads: int | None = None) -> None:
         try:
             import onnxruntime as ort
         except ImportError as error:
@@ -40,34 +42,30 @@ class OnnxRuntimeBackend:
         # Small shares of work: a thread that lost its core to decoding or encoding for a
         # moment keeps the others waiting for less.
         options.add_session_config_entry("session.dynamic_block_base", "4")
-        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-        available = ort.get_available_providers()
+        providers = _providers(device, ort.get_available_providers())
         try:
             path.open("rb").close()  # says more clearly than ONNX Runtime what is wrong
         except OSError as error:
             raise SalstreamError(f"{path} cannot be read: {error.strerror}") from error
         try:
-            self._session = ort.InferenceSession(
-                path, options, providers=[name for name in wanted if name in available]
-            )
+            self._session = ort.InferenceSession(path, options, providers=providers)
         except Exception as error:  # ONNX Runtime raises classes of its own, one per status
             raise SalstreamError(
-                f"{path} cannot be loaded: it is damaged or no ONNX graph ({_first_line(error)})"
+                f"{path} cannot be loaded: it is damaged or no ONNX graph ({first_line(error)})"
             ) from error
         try:
             self.spec = GraphSpec.from_metadata(self._session.get_modelmeta().custom_metadata_map)
         except SalstreamError as error:
             raise SalstreamError(f"{path} is not a graph for salstream: {error}") from error
-        self._check_tensors(path)
+        inputs = {item.name: item.shape[1:] for item in self._session.get_inputs()}
+        outputs = [item.name for item in self._session.get_outputs()]
+        check_tensors(path, self.spec, inputs, outputs)
         provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
         self.name = f"onnxruntime-{provider.lower()}"
         self._state_shapes = {
-            item.name: tuple(item.shape[1:])
-            for item in self._session.get_inputs()
-            if item.name.startswith("state_")
+            name: tuple(shape) for name, shape in inputs.items() if name.startswith("state_")
         }
         self.recurrent = bool(self._state_shapes)
-        outputs = [item.name for item in self._session.get_outputs()]
         self.conspicuity = "conspicuity" in outputs
         self._names = [
             "saliency",
@@ -85,26 +83,23 @@ class OnnxRuntimeBackend:
         try:
             outputs = self._session.run(self._names, {"frames": frames, **state})
         except Exception as error:  # ONNX Runtime raises classes of its own, one per status
-            raise SalstreamError(f"the graph failed: {_first_line(error)}") from error
-        if not np.isfinite(outputs[0]).all():
-            raise SalstreamError("the graph gave a map that is not finite: its weights are damaged")
+            raise SalstreamError(f"the graph failed: {first_line(error)}") from error
+        check_finite(outputs[0])
         named = dict(zip(self._names, outputs, strict=True))
         next_state = {name: named[f"{name}_next"] for name in state}
         return Output(named["saliency"], next_state, named.get("conspicuity"))
 
-    def _check_tensors(self, path: Path) -> None:
-        """Refuse a graph whose tensors are not those that its metadata promise."""
-        inputs = {item.name: list(item.shape[1:]) for item in self._session.get_inputs()}
-        outputs = {item.name for item in self._session.get_outputs()}
-        expected = [self.spec.window, *self.spec.size, 3]
-        states = {name for name in inputs if name.startswith("state_")}
-        promised = {"saliency", *(f"{name}_next" for name in states)}
-        if inputs.get("frames") != expected or not promised <= outputs:
-            raise SalstreamError(
-                f"{path} is not a graph for salstream: its tensors are not those of its metadata; "
-                "export it again"
-            )
 
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200]
+def _providers(device: str | None, available: list[str]) -> list[str]:
+    """Return the execution providers to ask for, best first."""
+    known = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
+    if device is not None and device not in known:
+        raise UsageError(f"unknown device {device!r} for ONNX Runtime; known: {', '.join(known)}")
+    wanted = [known[device]] if device else list(known.values())
+    found = [name for name in wanted if name in available]
+    if not found:
+        raise SalstreamError(
+            "the installed ONNX Runtime has no CUDA; install one that has: "
+            "pip uninstall -y onnxruntime && pip install 'salstream[gpu]'"
+        )
+    return found
