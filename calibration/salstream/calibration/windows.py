@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from salstream.calibration.graphs import Graph
 from salstream.runtime import SalstreamError, UsageError
-from salstream.runtime.backends import Output
+from salstream.runtime.backends import Backend, Output
 from salstream.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from salstream.runtime.predictor import Predictor
 from salstream.runtime.sources import open_source
@@ -148,7 +148,7 @@ def draw(
     return _stored(folder, asked)
 
 
-class _Recorder:
+class _Recorder(Backend):
     """A graph that looks at what it is given."""
 
     name = "recorder"

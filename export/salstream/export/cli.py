@@ -68,7 +68,7 @@ def export(
 
     if precision not in PRECISIONS:
         raise UsageError(
-            f"cannot export in {precision!r}: expected {' or '.join(PRECISIONS)}; int8 is made from "
+            f"cannot export in {precision!r}: expected fp32 or fp16; int8 is made from "
             "an fp32 graph by `salstream calibrate`"
         )
     path = find_checkpoint(checkpoint)

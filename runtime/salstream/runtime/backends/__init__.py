@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salstream.runtime.errors import SalstreamError, UsageError
+from salstream.runtime.ring import FrameRing
 from salstream.runtime.spec import GraphSpec
 
 
@@ -33,7 +34,7 @@ class Output:
 
 
 class Backend(Protocol):
-    """A graph that is ready to run.
+    """A graph that is ready to run. Backends name this as their base class.
 
     Attributes:
         name: Library and device.
@@ -47,12 +48,18 @@ class Backend(Protocol):
     recurrent: bool
     conspicuity: bool
 
+    def new_ring(self) -> FrameRing:
+        """Return a ring for one stream's windows, in memory that this backend likes."""
+        return FrameRing(self.spec.window, (*self.spec.size, 3))
+
     def run(self, frames: NDArray[np.uint8], state: Any) -> Output:
         """Run the graph once.
 
         Args:
-            frames: uint8 RGB, (batch, window, height, width, 3), oldest first.
-            state: ``Output.state`` of the run before; None starts a stream.
+            frames: uint8 RGB, (batch, window, height, width, 3), oldest first; or the ``batch``
+                of a ring of its own.
+            state: ``Output.state`` of the run before; None starts a stream. It is used up: it
+                may lie in memory that later runs write to.
         """
         ...
 
@@ -69,10 +76,19 @@ def _openvino(path: Path, device: str | None, threads: int | None) -> Backend:
     return OpenVinoBackend(path, device, threads)
 
 
+def _tensorrt(path: Path, device: str | None, _: int | None) -> Backend:
+    from salstream.runtime.backends.tensorrt import TensorRTBackend
+
+    if device is not None:
+        raise UsageError(f"an engine runs on the GPU that it was built for, not on {device!r}")
+    return TensorRTBackend(path)
+
+
 _Opener = Callable[[Path, str | None, int | None], Backend]
 # By the suffix of the file that they read; the first is the fallback.
 BACKENDS: Final[dict[str, dict[str, _Opener]]] = {
     ".onnx": {"onnxruntime": _onnxruntime, "openvino": _openvino},
+    ".engine": {"tensorrt": _tensorrt},
 }
 
 
@@ -80,7 +96,7 @@ def open_backend(path: Path, name: str | None = None, threads: int | None = None
     """Load a graph.
 
     Args:
-        path: An ``.onnx`` file that salstream exported.
+        path: An ``.onnx`` file that salstream exported, or an ``.engine`` that it built.
         name: A library, or a library and a device: ``openvino``, ``openvino:GPU``,
             ``onnxruntime:cpu``. None: for a graph, ONNX Runtime where it has CUDA, else
             OpenVINO where it is installed, else ONNX Runtime on the CPU.
@@ -94,8 +110,8 @@ def open_backend(path: Path, name: str | None = None, threads: int | None = None
     known = BACKENDS.get(path.suffix.lower())
     if known is None:
         raise UsageError(
-            f"cannot run {path}: expected a file ending in {' or '.join(BACKENDS)}, made by "
-            "`salstream export`"
+            f"cannot run {path}: expected an .onnx file made by `salstream export`, "
+            "or an .engine file made by `salstream build`"
         )
     library, _, device = (name or _default(known)).partition(":")
     if library not in known:

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from salstream.runtime.backends import Output, check_finite, check_tensors, first_line
+from salstream.runtime.backends import (
+    Backend,
+    Output,
+    check_finite,
+    check_tensors,
+    first_line,
+)
+from salstream.runtime.backends.onnxruntime_cuda import BoundSession, preload, why_not
+from salstream.runtime.cuda import Gpu
 from salstream.runtime.errors import SalstreamError, UsageError
+from salstream.runtime.ring import FrameRing
 from salstream.runtime.spec import GraphSpec
 
 States = dict[str, NDArray[np.float32]]
 
+_CUDA: Final = "CUDAExecutionProvider"
 
-class OnnxRuntimeBackend:
+logger = logging.getLogger("salstream")
+
+
+class OnnxRuntimeBackend(Backend):
     """A graph in ONNX Runtime.
 
     Args:
@@ -43,6 +58,8 @@ class OnnxRuntimeBackend:
         # moment keeps the others waiting for less.
         options.add_session_config_entry("session.dynamic_block_base", "4")
         providers = _providers(device, ort.get_available_providers())
+        if _CUDA in providers:
+            preload(ort)
         try:
             path.open("rb").close()  # says more clearly than ONNX Runtime what is wrong
         except OSError as error:
@@ -61,7 +78,12 @@ class OnnxRuntimeBackend:
         outputs = [item.name for item in self._session.get_outputs()]
         check_tensors(path, self.spec, inputs, outputs)
         provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
+        if _CUDA in providers and provider != "CUDA":
+            if device == "cuda":
+                raise SalstreamError(f"ONNX Runtime cannot use CUDA: {why_not()}")
+            logger.warning("ONNX Runtime runs on the CPU: %s", why_not())
         self.name = f"onnxruntime-{provider.lower()}"
+        self._bound = BoundSession(ort, self._session, Gpu()) if provider == "CUDA" else None
         self._state_shapes = {
             name: tuple(shape) for name, shape in inputs.items() if name.startswith("state_")
         }
@@ -73,26 +95,41 @@ class OnnxRuntimeBackend:
             *(f"{name}_next" for name in self._state_shapes),
         ]
 
-    def run(self, frames: NDArray[np.uint8], state: States | None) -> Output:
+    def new_ring(self) -> FrameRing:
+        """Return a ring for one stream's windows: with CUDA, on the GPU."""
+        return super().new_ring() if self._bound is None else self._bound.new_ring()
+
+    def run(self, frames: Any, state: Any) -> Output:
         """Run the graph once (see :class:`~salstream.runtime.backends.Backend`)."""
+        try:
+            if self._bound is None:
+                maps, state = self._run(frames, state)
+            else:
+                maps, state = self._bound.run(frames, state)
+        except SalstreamError:
+            raise
+        except Exception as error:  # ONNX Runtime raises classes of its own, one per status
+            raise SalstreamError(f"the graph failed: {first_line(error)}") from error
+        check_finite(maps["saliency"])
+        return Output(maps["saliency"], state, maps.get("conspicuity"))
+
+    def _run(
+        self, frames: NDArray[np.uint8], state: States | None
+    ) -> tuple[dict[str, NDArray[np.float32]], States]:
+        """Run on the CPU: plain arrays in, plain arrays out."""
         if state is None:
             state = {
                 name: np.zeros((len(frames), *shape), np.float32)
                 for name, shape in self._state_shapes.items()
             }
-        try:
-            outputs = self._session.run(self._names, {"frames": frames, **state})
-        except Exception as error:  # ONNX Runtime raises classes of its own, one per status
-            raise SalstreamError(f"the graph failed: {first_line(error)}") from error
-        check_finite(outputs[0])
+        outputs = self._session.run(self._names, {"frames": frames, **state})
         named = dict(zip(self._names, outputs, strict=True))
-        next_state = {name: named[f"{name}_next"] for name in state}
-        return Output(named["saliency"], next_state, named.get("conspicuity"))
+        return named, {name: named[f"{name}_next"] for name in state}
 
 
 def _providers(device: str | None, available: list[str]) -> list[str]:
     """Return the execution providers to ask for, best first."""
-    known = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
+    known = {"cuda": _CUDA, "cpu": "CPUExecutionProvider"}
     if device is not None and device not in known:
         raise UsageError(f"unknown device {device!r} for ONNX Runtime; known: {', '.join(known)}")
     wanted = [known[device]] if device else list(known.values())

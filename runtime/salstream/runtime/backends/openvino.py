@@ -9,7 +9,7 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from salstream.runtime.backends import Output, check_finite, check_tensors, first_line
+from salstream.runtime.backends import Backend, Output, check_finite, check_tensors, first_line
 from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.runtime.spec import GraphSpec
 
@@ -17,7 +17,7 @@ States = dict[str, NDArray[np.float32]]
 PRECISIONS: Final = ("f32", "f16", "bf16")
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(Backend):
     """A graph in OpenVINO.
 
     Args:
