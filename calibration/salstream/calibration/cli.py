@@ -15,6 +15,7 @@ from rich.table import Table
 
 from salstream.runtime.commands import ManyValues
 from salstream.runtime.errors import SalstreamError, UsageError
+from salstream.runtime.files import write_bytes
 
 if TYPE_CHECKING:
     from salstream.calibration.budget import Fit
@@ -97,7 +98,7 @@ def calibrate(
     )
     quantized = loaded.quantized(largest, result.quantized, spec)
     onnx.checker.check_model(quantized, full_check=True)
-    _write(quantized.SerializeToString(deterministic=True), output)
+    write_bytes(output, quantized.SerializeToString(deterministic=True))
     _print_ranking(result)
     _print_result(output, loaded, drawn, result)
 
@@ -117,18 +118,6 @@ def _story(
         "frames": result.frames,
         "float_layers": [layer.name for layer in result.kept],
     }
-
-
-def _write(content: bytes, output: Path) -> None:
-    """Write a file whole or not at all."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".salstream-") as folder:
-            part = Path(folder) / output.name
-            part.write_bytes(content)
-            part.replace(output)
-    except OSError as error:
-        raise SalstreamError(f"cannot write {output}: {error.strerror}") from error
 
 
 def _print_ranking(result: Fit) -> None:
