@@ -124,7 +124,7 @@ def compare(
         UsageError: An artefact was made from another checkpoint.
         SalstreamError: A clip, or an artefact, cannot be read.
     """
-    deployables = [_deployable(model, checkpoint) for model in models]
+    deployables = [deployable_of(model, checkpoint) for model in models]
     comparisons = [Comparison(model.path, model.spec, model.backend.name) for model in models]
     for clip in clips:
         references: dict[tuple[Any, ...], Maps] = {}
@@ -181,7 +181,12 @@ def _options(model: SaliencyModel) -> Options:
     )
 
 
-def _deployable(model: SaliencyModel, checkpoint: Path) -> Deployable:
+def deployable_of(model: SaliencyModel, checkpoint: Path) -> Deployable:
+    """Return the network that an artefact was made from.
+
+    Raises:
+        UsageError: It was made from another checkpoint.
+    """
     spec = model.spec
     deployable = load(checkpoint, spec.model, spec.domain or None, _options(model))
     if deployable.spec.checkpoint_sha256 != spec.checkpoint_sha256:
