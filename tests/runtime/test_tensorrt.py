@@ -360,7 +360,7 @@ def test_a_library_that_is_not_installed(
 
 def test_an_engine_runs_on_tensorrt_alone(tmp_path: Path) -> None:
     path = fake_engine(tmp_path / "x.engine", GRAPH)
-    with pytest.raises(UsageError, match=r"x\.engine runs on tensorrt, not on onnxruntime"):
+    with pytest.raises(UsageError, match=r"unknown backend 'onnxruntime' for x\.engine"):
         SaliencyModel.open(path, backend="onnxruntime")
 
 

@@ -34,7 +34,12 @@ app = typer.Typer(
 )
 
 _Model = Annotated[str, typer.Option(help="A bundled name or an exported .onnx file.")]
-_Backend = Annotated[str | None, typer.Option(help="Inference library: onnxruntime.")]
+_Backend = Annotated[
+    str | None,
+    typer.Option(
+        help="Library, or library:device, such as onnxruntime, onnxruntime:cuda, openvino:GPU."
+    ),
+]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 DEFAULT_MODEL: Final = "unisal-dhf1k"
 

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from salstream.runtime.backends import Backend, Output
+from salstream.runtime.backends import (
+    Backend,
+    Output,
+    check_finite,
+    check_tensors,
+    first_line,
+)
 from salstream.runtime.backends.onnxruntime_cuda import BoundSession, preload, why_not
 from salstream.runtime.cuda import Gpu
-from salstream.runtime.errors import SalstreamError
+from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.runtime.ring import FrameRing
 from salstream.runtime.spec import GraphSpec
 
 States = dict[str, NDArray[np.float32]]
+
+_CUDA: Final = "CUDAExecutionProvider"
 
 logger = logging.getLogger("salstream")
 
@@ -26,13 +34,15 @@ class OnnxRuntimeBackend(Backend):
 
     Args:
         path: The ``.onnx`` file.
+        device: ``cuda`` or ``cpu``; None: CUDA where it is.
         threads: Threads for one inference; None: one per core.
 
     Raises:
+        UsageError: There is no such device.
         SalstreamError: ONNX Runtime is not installed, or the file is damaged or not ours.
     """
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, device: str | None = None, threads: int | None = None) -> None:
         try:
             import onnxruntime as ort
         except ImportError as error:
@@ -47,39 +57,37 @@ class OnnxRuntimeBackend(Backend):
         # Small shares of work: a thread that lost its core to decoding or encoding for a
         # moment keeps the others waiting for less.
         options.add_session_config_entry("session.dynamic_block_base", "4")
-        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-        available = ort.get_available_providers()
-        if wanted[0] in available:
+        providers = _providers(device, ort.get_available_providers())
+        if _CUDA in providers:
             preload(ort)
         try:
             path.open("rb").close()  # says more clearly than ONNX Runtime what is wrong
         except OSError as error:
             raise SalstreamError(f"{path} cannot be read: {error.strerror}") from error
         try:
-            self._session = ort.InferenceSession(
-                path, options, providers=[name for name in wanted if name in available]
-            )
+            self._session = ort.InferenceSession(path, options, providers=providers)
         except Exception as error:  # ONNX Runtime raises classes of its own, one per status
             raise SalstreamError(
-                f"{path} cannot be loaded: it is damaged or no ONNX graph ({_first_line(error)})"
+                f"{path} cannot be loaded: it is damaged or no ONNX graph ({first_line(error)})"
             ) from error
         try:
             self.spec = GraphSpec.from_metadata(self._session.get_modelmeta().custom_metadata_map)
         except SalstreamError as error:
             raise SalstreamError(f"{path} is not a graph for salstream: {error}") from error
-        self._check_tensors(path)
+        inputs = {item.name: item.shape[1:] for item in self._session.get_inputs()}
+        outputs = [item.name for item in self._session.get_outputs()]
+        check_tensors(path, self.spec, inputs, outputs)
         provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
-        if wanted[0] in available and provider != "CUDA":
+        if _CUDA in providers and provider != "CUDA":
+            if device == "cuda":
+                raise SalstreamError(f"ONNX Runtime cannot use CUDA: {why_not()}")
             logger.warning("ONNX Runtime runs on the CPU: %s", why_not())
         self.name = f"onnxruntime-{provider.lower()}"
         self._bound = BoundSession(ort, self._session, Gpu()) if provider == "CUDA" else None
         self._state_shapes = {
-            item.name: tuple(item.shape[1:])
-            for item in self._session.get_inputs()
-            if item.name.startswith("state_")
+            name: tuple(shape) for name, shape in inputs.items() if name.startswith("state_")
         }
         self.recurrent = bool(self._state_shapes)
-        outputs = [item.name for item in self._session.get_outputs()]
         self.conspicuity = "conspicuity" in outputs
         self._names = [
             "saliency",
@@ -101,9 +109,8 @@ class OnnxRuntimeBackend(Backend):
         except SalstreamError:
             raise
         except Exception as error:  # ONNX Runtime raises classes of its own, one per status
-            raise SalstreamError(f"the graph failed: {_first_line(error)}") from error
-        if not np.isfinite(maps["saliency"]).all():
-            raise SalstreamError("the graph gave a map that is not finite: its weights are damaged")
+            raise SalstreamError(f"the graph failed: {first_line(error)}") from error
+        check_finite(maps["saliency"])
         return Output(maps["saliency"], state, maps.get("conspicuity"))
 
     def _run(
@@ -119,19 +126,17 @@ class OnnxRuntimeBackend(Backend):
         named = dict(zip(self._names, outputs, strict=True))
         return named, {name: named[f"{name}_next"] for name in state}
 
-    def _check_tensors(self, path: Path) -> None:
-        """Refuse a graph whose tensors are not those that its metadata promise."""
-        inputs = {item.name: list(item.shape[1:]) for item in self._session.get_inputs()}
-        outputs = {item.name for item in self._session.get_outputs()}
-        expected = [self.spec.window, *self.spec.size, 3]
-        states = {name for name in inputs if name.startswith("state_")}
-        promised = {"saliency", *(f"{name}_next" for name in states)}
-        if inputs.get("frames") != expected or not promised <= outputs:
-            raise SalstreamError(
-                f"{path} is not a graph for salstream: its tensors are not those of its metadata; "
-                "export it again"
-            )
 
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200]
+def _providers(device: str | None, available: list[str]) -> list[str]:
+    """Return the execution providers to ask for, best first."""
+    known = {"cuda": _CUDA, "cpu": "CPUExecutionProvider"}
+    if device is not None and device not in known:
+        raise UsageError(f"unknown device {device!r} for ONNX Runtime; known: {', '.join(known)}")
+    wanted = [known[device]] if device else list(known.values())
+    found = [name for name in wanted if name in available]
+    if not found:
+        raise SalstreamError(
+            "the installed ONNX Runtime has no CUDA; install one that has: "
+            "pip uninstall -y onnxruntime && pip install 'salstream[gpu]'"
+        )
+    return found

@@ -1,0 +1,263 @@
+"""Artefacts against PyTorch over real clips, streamed as users stream them."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from salstream.export.deployable import Deployable, Frames, Maps, Options, load
+from salstream.export.limits import fault
+from salstream.runtime import GraphSpec, SaliencyModel, SalstreamError, UsageError
+from salstream.runtime.preprocess import prepare
+from salstream.runtime.results import Result
+from salstream.runtime.sources import open_source
+from salstream.training import metrics
+from salstream.training.data.recordings import Truth, inside
+
+WORST_FRAMES: Final = 4
+_PICTURE_WIDTH: Final = 480
+
+Progress = Callable[[str], None]
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, order=True)
+class WorstFrame:
+    """A frame whose map is among the farthest from PyTorch's.
+
+    Attributes:
+        distance: 1 - CC.
+        clip: Name of the clip.
+        index: Number of the frame.
+        pictures: Frame, PyTorch's map, the artefact's and their difference, uint8 BGR.
+    """
+
+    distance: float
+    clip: str
+    index: int
+    pictures: Mapping[str, Picture] = field(compare=False)
+
+
+@dataclass
+class Comparison:
+    """An artefact and what was seen of it, frame by frame.
+
+    Attributes:
+        path: The artefact.
+        spec: What it says about itself.
+        backend: What ran it.
+        rows: One per frame: ``clip``, ``frame``, ``max_abs``, ``mean_abs``, ``cc``, ``sim``,
+            ``kld``; where people fixated, ``nss``, ``auc_judd`` and the same of PyTorch's map,
+            ``nss_reference`` and ``auc_judd_reference``.
+        worst: The frames farthest from PyTorch, the worst first.
+    """
+
+    path: Path
+    spec: GraphSpec
+    backend: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    worst: list[WorstFrame] = field(default_factory=list)
+
+    def figures(self) -> dict[str, Any]:
+        """Return the summary that goes into the artefact's metadata.
+
+        A change of a metric is relative to that of PyTorch's maps.
+        """
+        columns = {
+            name: np.array([row[name] for row in self.rows])
+            for name in ("max_abs", "mean_abs", "cc", "sim", "kld")
+        }
+        figures: dict[str, Any] = {
+            "backend": self.backend,
+            "clips": len({row["clip"] for row in self.rows}),
+            "frames": len(self.rows),
+            "max_abs": float(f"{columns['max_abs'].max():.3g}"),
+            "mean_abs": float(f"{columns['mean_abs'].mean():.3g}"),
+        }
+        for name, worst in (("cc", "min"), ("sim", "min"), ("kld", "max")):
+            values = columns[name]
+            figures[f"mean_{name}"] = round(float(values.mean()), 6)
+            figures[f"{worst}_{name}"] = round(float(getattr(values, worst)()), 6)
+        fixated = [row for row in self.rows if "nss" in row]
+        if fixated:
+            figures["fixated_frames"] = len(fixated)
+        for name in ("nss", "auc_judd") if fixated else ():
+            ours, reference = (
+                float(np.mean([row[key] for row in fixated])) for key in (name, f"{name}_reference")
+            )
+            figures[name] = round(ours, 5)
+            figures[f"{name}_reference"] = round(reference, 5)
+            figures[f"{name}_change"] = round(ours / reference - 1, 5) if reference else 0.0
+        return figures
+
+    def fault(self) -> str:
+        """Say why the artefact fails its precision's limits; nothing if it passes."""
+        return fault(self.spec.precision, self.figures())
+
+
+def compare(
+    models: Sequence[SaliencyModel],
+    checkpoint: Path,
+    clips: Sequence[Path],
+    frames: int,
+    truths: Mapping[str, Truth],
+    progress: Progress = lambda _: None,
+) -> list[Comparison]:
+    """Stream clips through artefacts and compare every map with PyTorch's.
+
+    Args:
+        models: The artefacts, opened.
+        checkpoint: Whose network they are.
+        clips: Videos.
+        frames: How many of each clip, from its start.
+        truths: Where people looked, by the clip's name without suffix; may be empty.
+        progress: Told what is being done.
+
+    Raises:
+        UsageError: An artefact was made from another checkpoint.
+        SalstreamError: A clip, or an artefact, cannot be read.
+    """
+    deployables = [deployable_of(model, checkpoint) for model in models]
+    comparisons = [Comparison(model.path, model.spec, model.backend.name) for model in models]
+    for clip in clips:
+        references: dict[tuple[Any, ...], Maps] = {}
+        for model, deployable, comparison in zip(models, deployables, comparisons, strict=True):
+            stream = model.stream(clip, limit=frames)
+            key = (_options(model), model.spec.domain, stream.predictor.phases)
+            if key not in references:
+                progress(f"PyTorch: {clip.name}")
+                references[key] = reference_maps(
+                    deployable, _frames(clip, model.spec, frames), stream.predictor.phases
+                )
+            progress(f"{model.path.name} on {model.backend.name}: {clip.name}")
+            truth = truths.get(clip.stem)
+            with stream:
+                fps = stream.source.fps
+                for result in stream:
+                    expected = references[key][result.index]
+                    _note(comparison, clip, result, expected, truth, fps)
+    return comparisons
+
+
+def reference_maps(deployable: Deployable, frames: Frames, phases: int) -> Maps:
+    """Return what PyTorch says of a video that is read in so many interleaved phases.
+
+    Args:
+        deployable: The network.
+        frames: uint8 RGB, (frames, height, width, 3).
+        phases: Each with a recurrent state of its own.
+
+    Returns:
+        (frames, map height, map width).
+    """
+    if not deployable.states or phases == deployable.reference_phases:
+        return deployable.reference(frames).maps
+    if deployable.reference_phases != 1:
+        raise UsageError(f"{deployable.spec.model} is read in {deployable.reference_phases} phases")
+    parts = [deployable.reference(frames[n::phases]).maps for n in range(min(phases, len(frames)))]
+    maps = np.empty((len(frames), *parts[0].shape[1:]), np.float32)
+    for number, part in enumerate(parts):
+        maps[number::phases] = part
+    return maps
+
+
+def _options(model: SaliencyModel) -> Options:
+    """Return the options that the artefact was exported with."""
+    spec = model.spec
+    if spec.smoothing_sigma is None:
+        return Options(size=spec.size)
+    return Options(
+        size=spec.size,
+        smoothing=spec.smoothing_sigma,
+        conspicuity=model.backend.conspicuity,
+        clip_length=spec.window,
+    )
+
+
+def deployable_of(model: SaliencyModel, checkpoint: Path) -> Deployable:
+    """Return the network that an artefact was made from.
+
+    Raises:
+        UsageError: It was made from another checkpoint.
+    """
+    spec = model.spec
+    deployable = load(checkpoint, spec.model, spec.domain or None, _options(model))
+    if deployable.spec.checkpoint_sha256 != spec.checkpoint_sha256:
+        raise UsageError(
+            f"{model.path} was not made from {checkpoint}, but from another checkpoint"
+        )
+    return deployable
+
+
+def _frames(clip: Path, spec: GraphSpec, count: int) -> Frames:
+    with open_source(clip) as source:
+        frames = [
+            prepare(frame.image, spec) for frame, _ in zip(source, range(count), strict=False)
+        ]
+    if not frames:
+        raise SalstreamError(f"{clip} has no frames")
+    return np.stack(frames)
+
+
+def _note(
+    comparison: Comparison,
+    clip: Path,
+    result: Result,
+    expected: Maps,
+    truth: Truth | None,
+    fps: float | None,
+) -> None:
+    """Compare one map."""
+    difference = np.abs(result.map - expected)
+    row: dict[str, Any] = {
+        "clip": clip.name,
+        "frame": result.index,
+        "max_abs": float(difference.max()),
+        "mean_abs": float(difference.mean()),
+        "cc": metrics.cc(result.map, expected),
+        "sim": metrics.sim(result.map, expected),
+        "kld": metrics.kld(result.map, expected),
+    }
+    reference = Result(
+        result.index, result.time, result.frame, expected, letterbox=result.letterbox
+    )
+    if truth is not None:
+        size = result.frame.shape[:2]
+        points, _ = inside(truth.fixations(result.index, size, fps), size)
+        if len(points):
+            for name, metric in (("nss", metrics.nss), ("auc_judd", metrics.auc_judd)):
+                row[name] = metric(result.saliency, points[:, 1:])
+                row[f"{name}_reference"] = metric(reference.saliency, points[:, 1:])
+    comparison.rows.append(row)
+    distance = 1 - row["cc"]
+    if len(comparison.worst) < WORST_FRAMES or distance > comparison.worst[-1].distance:
+        pictures = _pictures(result, reference)
+        worst = [*comparison.worst, WorstFrame(distance, clip.name, result.index, pictures)]
+        comparison.worst = heapq.nlargest(WORST_FRAMES, worst)
+
+
+def _pictures(result: Result, reference: Result) -> dict[str, Picture]:
+    """Return the pictures of a frame, small enough for a report."""
+    difference = np.abs(result.saliency - reference.saliency)
+    scale = 1 / max(float(difference.max()), 1e-12)
+    shown = {
+        "frame": result.frame,
+        "PyTorch": reference.overlay(),
+        "artefact": result.overlay(),
+        f"difference × {scale:.3g}": cv2.cvtColor(
+            (255 * scale * difference).astype(np.uint8), cv2.COLOR_GRAY2BGR
+        ),
+    }
+    height, width = result.frame.shape[:2]
+    size = (_PICTURE_WIDTH, max(1, round(height * _PICTURE_WIDTH / width)))
+    return {
+        name: np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+        for name, picture in shown.items()
+    }
