@@ -20,6 +20,8 @@ _BINS: Final = 2048
 _LEVELS: Final = 128  # of int8, without the sign
 # Values of one tensor that one window adds to a histogram, at most.
 _SAMPLES: Final = 1 << 16
+# What was cut off falls where there may have been nothing: its share counts as this much there.
+_FLOOR: Final = 1e-6
 _PREFIX: Final = "observed_"
 
 
@@ -111,9 +113,7 @@ class Histogram:
             sums = np.bincount(level, counts[:bins], _LEVELS)
             filled = np.bincount(level, occupied, _LEVELS)
             spread = np.where(occupied, (sums / np.maximum(filled, 1))[level], 0)
-            p, q = true / true.sum(), spread / spread.sum()
-            if (q[p > 0] == 0).any():
-                continue
+            p, q = true / true.sum(), np.maximum(spread / spread.sum(), _FLOOR)
             divergence = float((p[p > 0] * np.log(p[p > 0] / q[p > 0])).sum())
             if divergence < best:
                 best, best_bins = divergence, bins

@@ -119,7 +119,8 @@ class Artefact:
         self._model = model
         self._source = source or images
         self._limit = limit
-        self._predictor = model.predictor()
+        # The first frame fills the window: every frame then makes one map.
+        self._predictor = model.predictor(start="repeat")
         self._ring = model.backend.new_ring()
         for image in _repeated(images, model.spec.window):
             self._ring.push(prepare(image, model.spec))
