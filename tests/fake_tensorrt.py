@@ -304,5 +304,6 @@ def fake_cuda(**answers: Any) -> SimpleNamespace:
         cudaError_t=Errors,
         cudaStreamNonBlocking=1,
         cudaFree=lambda address: None,
+        cudaStreamDestroy=lambda stream: None,
         **functions,
     )

@@ -26,7 +26,7 @@ from salstream.runtime import Predictor, SaliencyModel, SalstreamError, UsageErr
 from salstream.runtime.backends import Backend, open_backend, tensorrt
 from salstream.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from salstream.runtime.backends.onnxruntime_cuda import BoundSession
-from salstream.runtime.cuda import Gpu
+from salstream.runtime.cuda import Gpu, RecordingError
 from salstream.runtime.model import find_model
 from salstream.runtime.ring import DeviceFrames, DeviceRing
 from salstream.runtime.spec import GraphSpec
@@ -466,15 +466,102 @@ def test_onnxruntime_with_bound_memory_gives_the_same_maps(on_gpu: bool) -> None
     assert not np.array_equal(maps["saliency"], again["saliency"])
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
-def test_a_real_engine_gives_the_maps_of_the_cpu(flavour: str, tmp_path: Path) -> None:
-    pytest.importorskip(flavour.replace("-", "_"))
-    engines = pytest.importorskip("salstream.export.engines")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA failure 2: out of memory ; GPU=0 ; hostname=here ; file=cuda_allocator.cc",
+        "bfc_arena.cc:359 onnxruntime::BFCArena::AllocateRawInternal Failed to allocate memory",
+    ],
+)
+def test_onnxruntime_out_of_gpu_memory(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = OnnxRuntimeBackend(find_model("unisal-dhf1k"))
+
+    def run(frames: Any, state: Any) -> Any:
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(backend, "_bound", SimpleNamespace(run=run))
+    with pytest.raises(SalstreamError, match=r"out of GPU memory: .* --backend onnxruntime:cpu"):
+        backend.run(np.zeros((1, 1, 224, 384, 3), np.uint8), None)
+
+
+@pytest.fixture
+def gpu() -> Gpu:
+    """The real one."""
     try:
-        Gpu()
+        return Gpu()
     except SalstreamError as error:
         pytest.skip(str(error))
+
+
+@pytest.mark.gpu
+def test_memory_copies_and_recordings_of_a_real_gpu(gpu: Gpu) -> None:
+    source, target = gpu.pinned((2, 3), np.float32), gpu.pinned((2, 3), np.float32)
+    first, second = gpu.allocate(24), gpu.allocate(24)
+
+    def work() -> None:
+        gpu.upload(first.address, source)
+        gpu.clear(second.address, 24)
+        gpu.copy(second.address, first.address + 12, 12)
+        gpu.download(target, second.address)
+
+    for replay in (work, gpu.record(work)):
+        source[:] = np.random.default_rng(0).random((2, 3))
+        replay()
+        gpu.synchronize()
+        np.testing.assert_array_equal(target, [source[1], [0, 0, 0]])
+        target[:] = -1
+
+    def waits() -> None:
+        gpu.synchronize()
+
+    with pytest.raises(RecordingError, match="cannot be recorded"):
+        gpu.record(waits)
+    work()  # and the stream is as good as before
+    gpu.synchronize()
+    np.testing.assert_array_equal(target, [source[1], [0, 0, 0]])
+    with pytest.raises(SalstreamError, match="out of GPU memory"):
+        gpu.allocate(1 << 50)
+
+
+@pytest.mark.gpu
+def test_a_ring_on_a_real_gpu(gpu: Gpu) -> None:
+    ring = DeviceRing(gpu, 5, (4, 6, 3))
+    frames = noise(23)
+    for number, frame in enumerate(frames):
+        ring.push(frame)
+        batch = ring.batch()
+        back = gpu.pinned(batch.shape, np.uint8)
+        gpu.download(back, batch.address)
+        gpu.synchronize()
+        np.testing.assert_array_equal(back[0], frames[max(0, number - 4) : number + 1])
+
+
+@pytest.mark.gpu
+def test_onnxruntime_on_a_real_gpu_gives_the_maps_of_the_cpu(gpu: Gpu) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime was built without CUDA")
+    maps = [
+        [
+            result.map
+            for result in SaliencyModel.open("unisal-dhf1k", backend=backend).stream(
+                clip("bikes.mp4"), limit=40
+            )
+        ]
+        for backend in ("onnxruntime:cuda", "onnxruntime:cpu")
+    ]
+    np.testing.assert_allclose(maps[0], maps[1], rtol=0, atol=5e-3)  # TF32
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
+def test_a_real_engine_gives_the_maps_of_the_cpu(flavour: str, tmp_path: Path, gpu: Gpu) -> None:
+    library = pytest.importorskip(flavour.replace("-", "_"))
+    engines = pytest.importorskip("salstream.export.engines")
+    capability = "SM{}{}".format(*gpu.compute_capability)
+    if flavour == "tensorrt-rtx" and not hasattr(library.ComputeCapability, capability):
+        pytest.skip(f"TensorRT-RTX does not run on {gpu.name}")
     path = tmp_path / "unisal.engine"
     options = engines.EngineOptions(target=flavour)
     engines.build_engine("unisal-dhf1k", path, options, cache=False)

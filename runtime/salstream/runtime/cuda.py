@@ -68,10 +68,11 @@ class Gpu:
         self._cuda = runtime
         _check_driver(runtime)
         properties = self._call(runtime.cudaGetDeviceProperties(0))
-        self.name = properties.name.decode()
+        self.name = properties.name.decode().rstrip("\0")
         self.compute_capability = (int(properties.major), int(properties.minor))
         # Not the default stream: that one cannot be recorded.
         self._stream = self._call(runtime.cudaStreamCreateWithFlags(runtime.cudaStreamNonBlocking))
+        weakref.finalize(self, runtime.cudaStreamDestroy, self._stream).atexit = False
         self.stream = int(self._stream)
         self.lock = threading.RLock()
 

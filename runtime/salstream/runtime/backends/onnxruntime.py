@@ -16,7 +16,12 @@ from salstream.runtime.backends import (
     check_tensors,
     first_line,
 )
-from salstream.runtime.backends.onnxruntime_cuda import BoundSession, preload, why_not
+from salstream.runtime.backends.onnxruntime_cuda import (
+    BoundSession,
+    check_memory,
+    preload,
+    why_not,
+)
 from salstream.runtime.cuda import Gpu
 from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.runtime.ring import FrameRing
@@ -67,6 +72,8 @@ class OnnxRuntimeBackend(Backend):
         try:
             self._session = ort.InferenceSession(path, options, providers=providers)
         except Exception as error:  # ONNX Runtime raises classes of its own, one per status
+            if _CUDA in providers:
+                check_memory(error)
             raise SalstreamError(
                 f"{path} cannot be loaded: it is damaged or no ONNX graph ({first_line(error)})"
             ) from error
@@ -109,6 +116,8 @@ class OnnxRuntimeBackend(Backend):
         except SalstreamError:
             raise
         except Exception as error:  # ONNX Runtime raises classes of its own, one per status
+            if self._bound is not None:
+                check_memory(error)
             raise SalstreamError(f"the graph failed: {first_line(error)}") from error
         check_finite(maps["saliency"])
         return Output(maps["saliency"], state, maps.get("conspicuity"))

@@ -101,6 +101,20 @@ def preload(ort: Any) -> None:
             ort.preload_dlls()
 
 
+def check_memory(error: Exception) -> None:
+    """Say so where an error of ONNX Runtime's means that the GPU has no memory left.
+
+    Raises:
+        SalstreamError: It does.
+    """
+    text = str(error)
+    if "out of memory" in text or "BFCArena" in text or "Failed to allocate memory" in text:
+        raise SalstreamError(
+            "out of GPU memory: end other programs that use the GPU, or run on the CPU with "
+            f"--backend onnxruntime:cpu ({text.strip().partition(chr(10))[0][:200]})"
+        ) from error
+
+
 def why_not() -> str:
     """Say why ONNX Runtime, built for CUDA, runs without it."""
     try:
