@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -184,6 +185,7 @@ def prepare_dataset(
     if report.recordings == 0:
         first = next(iter(report.left_out.values()), "")
         raise SalstreamError(f"every recording of {path} was left out; the first one: {first}")
+    shutil.rmtree(output / "parts", ignore_errors=True)  # of a run that was killed
     write(finished=True, left_out=report.left_out)
     return report
 
