@@ -19,6 +19,7 @@ from salstream.training.metrics import auc_judd, cc, kld, nss, s_auc, sim
 
 METRICS: Final = ("nss", "cc", "sim", "kld", "auc_judd", "s_auc")
 RESAMPLES: Final = 2000
+PICTURED: Final = 40  # recordings that pictures are kept of, evenly over the dataset
 OTHERS: Final = 10_000  # at most so many fixations of other scenes are s-AUC's negatives
 _PICTURE_WIDTH: Final = 320
 
@@ -137,6 +138,8 @@ def evaluate(
     others = _Others(scenes.scored)
     evaluation = Evaluation(scenes.dataset, split, every, [], list(scenes.notes))
     indices: dict[str, list[int]] = {}
+    places = np.linspace(0, len(scenes.scored) - 1, min(PICTURED, len(scenes.scored)))
+    pictured = {scenes.scored[place].name for place in places.round().astype(int)}
     for entrant in entrants:
         result = Result(entrant.name, entrant.about, entrant.model)
         for scene in scenes.scored:
@@ -154,7 +157,7 @@ def evaluate(
                     continue
                 rows.append(score(entry, others.of(scene, entry.truth.density.shape)))
                 scores.frames.append(entry.index)
-                if entry.frame is not None and entry.index == shown:
+                if entry.frame is not None and entry.index == shown and scene.name in pictured:
                     _keep_pictures(evaluation, result, scene.name, entry)
             scores.values = np.array(rows).reshape(-1, len(METRICS))
             result.scenes.append(scores)
