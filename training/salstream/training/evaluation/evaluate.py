@@ -191,7 +191,9 @@ class _Others:
     """Fixations of the other scenes, for s-AUC, as shares of height and width."""
 
     def __init__(self, scenes: Sequence[Scene]) -> None:
-        self._shares = {scene.name: self._sampled(scene) for scene in scenes}
+        sampled = [self._sampled(scene) for scene in scenes]
+        self._shares = np.concatenate(sampled)
+        self._owners = np.repeat([scene.name for scene in scenes], [len(s) for s in sampled])
         self._name = ""
         self._size: Size = (0, 0)
         self._points = np.zeros((0, 2), np.int32)
@@ -202,15 +204,14 @@ class _Others:
         return (points[:, 1:] + 0.5) / scene.size
 
     def of(self, scene: Scene, size: tuple[int, ...]) -> NDArray[np.int32]:
-        """Return the others' points in pixels of ``size``, each pixel once."""
+        """Return the others' points in pixels of ``size``."""
         if (self._name, self._size) != (scene.name, size):
-            shares = [points for name, points in self._shares.items() if name != scene.name]
-            pool = np.concatenate([np.zeros((0, 2)), *shares])
+            pool = self._shares[self._owners != scene.name]
             if len(pool) > OTHERS:
                 rng = np.random.default_rng([0, *scene.name.encode()])
-                pool = pool[rng.choice(len(pool), OTHERS, replace=False)]
+                pool = rng.choice(pool, OTHERS, replace=False, shuffle=False)
             self._name, self._size = scene.name, (size[0], size[1])
-            self._points = np.unique(np.floor(pool * size).astype(np.int32), axis=0)
+            self._points = np.floor(pool * size).astype(np.int32)
         return self._points
 
 
