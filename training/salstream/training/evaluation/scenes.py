@@ -267,7 +267,7 @@ def open_scenes(
     about = read_about(path)
     scenes: list[Scene]
     if sigma is None:
-        sigma = SIGMA if about is None else float(about["sigma"])
+        sigma = SIGMA if about is None else float(about.get("sigma", SIGMA))
     if about is None:
         found = find_recordings(dataset, path)
         notes.append(f"Splits: {found.splits}.")
@@ -276,11 +276,11 @@ def open_scenes(
     else:
         if about["name"] != dataset:
             raise UsageError(f"{path} holds {about['name']}, not {dataset}")
-        if about.get("fit") != "stretch":
+        if about.get("fit", "stretch") != "stretch":
             raise UsageError(f"{path} has letterboxed frames; give the dataset as it was unpacked")
         packed = open_packed(path)
         notes.append(f"Splits: {about.get('splits')}. Frames as packed: {packed.size}.")
-        made = about["densities"] == "made"
+        made = about.get("densities", "made") == "made"
         scenes = [
             PackedScene(video, sigma if made else None)
             for video in packed.videos("all")
