@@ -7,11 +7,10 @@ from pathlib import Path
 
 import onnx
 import pytest
-from click.testing import Result as Outcome
-from graphs import SENSITIVE, small_graph
 from typer.testing import CliRunner
 
 from clips import clip
+from graphs import SENSITIVE, small_graph
 from salstream.calibration.budget import cut_segments, fit, rank
 from salstream.calibration.graphs import Graph
 from salstream.calibration.ranges import METHODS, measure
@@ -20,7 +19,7 @@ from salstream.runtime import SaliencyModel, SalstreamError, UsageError
 from salstream.runtime.cli import load_commands
 
 
-def calibrate(*arguments: str | Path) -> Outcome:
+def calibrate(*arguments: object) -> Result:
     return CliRunner().invoke(load_commands(), ["calibrate", *map(str, arguments)])
 
 
@@ -73,7 +72,7 @@ def test_the_command_writes_a_graph_that_says_how_it_was_made(small: Graph, tmp_
     output = tmp_path / "new" / "small-int8.onnx"
     videos = [clip("bikes.mp4"), clip("carphone_pristine.mp4")]
     arguments = ["--clips", *videos, "-o", output, "--windows", 10, "--check", 12]
-    done = calibrate(small.path, *map(str, arguments), "--keep", tmp_path / "windows")
+    done = calibrate(small.path, *arguments, "--keep", tmp_path / "windows")
     assert done.exit_code == 0, (done.output, done.exception)
     assert "3 of 3 convolutions in int8 (100.0% of the multiply-accumulates)" in done.output
     spec = SaliencyModel.open(output).spec
@@ -84,7 +83,7 @@ def test_the_command_writes_a_graph_that_says_how_it_was_made(small: Graph, tmp_
     assert 0.5 < story["mean_cc"] < 1
     again = tmp_path / "again.onnx"
     arguments[arguments.index(output)] = again
-    assert calibrate(small.path, *map(str, arguments)).exit_code == 0
+    assert calibrate(small.path, *arguments).exit_code == 0
     assert again.read_bytes() == output.read_bytes()
     shown = CliRunner().invoke(load_commands(), ["info", str(output), "--json"])
     assert json.loads(shown.output)["calibration"]["float_layers"] == []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -129,7 +130,13 @@ def prepare_dataset(
     """
     options = options or Options()
     found = find_recordings(dataset, path)
-    choices = {"fit": options.fit, "sigma": options.sigma, "splits": found.splits}
+    given = any(r.truth is not None and "maps" in r.truth.counts for r in found.recordings)
+    choices = {
+        "fit": options.fit,
+        "sigma": options.sigma,
+        "splits": found.splits,
+        "densities": "given" if given else "made",
+    }
     _refuse_another(output, dataset, options, choices)
 
     def write(*, finished: bool, **more: Any) -> None:
@@ -178,6 +185,7 @@ def prepare_dataset(
     if report.recordings == 0:
         first = next(iter(report.left_out.values()), "")
         raise SalstreamError(f"every recording of {path} was left out; the first one: {first}")
+    shutil.rmtree(output / "parts", ignore_errors=True)  # of a run that was killed
     write(finished=True, left_out=report.left_out)
     return report
 
