@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from clips import clip
 from graphs import SENSITIVE, small_graph
