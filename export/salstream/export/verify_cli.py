@@ -153,4 +153,5 @@ def _shown(name: str, value: Any) -> str:
         return "–"
     if name.endswith("_change"):
         return f"{value:+.2%}"
-    return f"{value:.1e}" if name.endswith("_abs") else f"{value:.5f}"
+    # Rounded first, so that nothing is shown as -0.
+    return f"{value:.1e}" if name.endswith("_abs") else f"{round(value, 5) + 0.0:.5f}"
