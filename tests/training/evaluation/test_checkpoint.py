@@ -41,7 +41,7 @@ def test_esan_carries_its_state_from_group_to_group(random_esan: Esan, tmp_path:
     save_file(random_esan.state_dict(), tmp_path / "esan.safetensors")
     model = open_checkpoint(tmp_path / "esan.safetensors", network="esan")
     assert (model.spec.window, model.spec.map_frame, model.spec.phases) == (5, 2, 5)
-    frames = np.random.default_rng(0).integers(0, 256, (1, 10, 64, 96, 3), np.uint8)
+    frames = np.random.default_rng(0).integers(0, 256, (1, 10, 32, 64, 3), np.uint8)
     first = model.backend.run(frames[:, :5], None)
     second = model.backend.run(frames[:, 5:], first.state)
     maps, state = random_esan(normalise(torch.from_numpy(frames[:, :5])))
