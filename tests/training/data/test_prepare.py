@@ -238,6 +238,17 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert not (packed / "parts").exists()
 
 
+def test_nothing_is_in_two_splits_when_recordings_are_added(tmp_path: Path) -> None:
+    for count in (4, 9):
+        shutil.rmtree(tmp_path / "raw", ignore_errors=True)
+        trees.remega(tmp_path / "raw", videos=count, frames=2)
+        prepare_dataset("remega", tmp_path / "raw", tmp_path / "packed", QUICK)
+        packed = open_packed(tmp_path / "packed").videos("all")
+        assert [video.name for video in packed] == [*"abcdefghij"[:count]]
+        found = find_recordings("remega", tmp_path / "raw").recordings
+        assert [video.split for video in packed] == [recording.split for recording in found]
+
+
 def test_another_dataset_is_not_mixed_in(tmp_path: Path) -> None:
     trees.osie(tmp_path / "raw")
     prepare_dataset("osie", tmp_path / "raw", tmp_path / "packed", QUICK)

@@ -96,8 +96,7 @@ class Recording:
         """Decode the frames, BGR.
 
         Raises:
-            SalstreamError: A frame cannot be decoded. Images that follow can be read by
-                asking `read` for them one by one; a video ends there.
+            SalstreamError: A frame cannot be decoded.
         """
         if isinstance(self.source, Path) and not self.static:
             with open_source(self.source) as opened:
