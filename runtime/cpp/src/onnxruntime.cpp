@@ -49,11 +49,12 @@ struct Library {
     const OrtApi *api;
     OrtEnv *env;
 
-    void check(OrtStatus *status, sal_status meaning, const std::string &context) const {
+    // No std::string: on the way of every frame, this must not allocate.
+    void check(OrtStatus *status, sal_status meaning, const char *context) const {
         if (!status) return;
         const std::string text = first_line(api->GetErrorMessage(status));
         api->ReleaseStatus(status);
-        throw Error(meaning, context + " (" + text + ")");
+        throw Error(meaning, std::string(context) + " (" + text + ")");
     }
 
     template <typename T>
@@ -158,8 +159,8 @@ class OnnxRuntime : public Backend {
         const std::string device = std::to_string(options.device);
         const char *keys[] = {"device_id"}, *values[] = {device.c_str()};
         const auto use = [&](OrtStatus *status) {
-            library_.check(status, SAL_LIBRARY_MISSING,
-                           "this ONNX Runtime cannot use " + name + " here");
+            const std::string context = "this ONNX Runtime cannot use " + name + " here";
+            library_.check(status, SAL_LIBRARY_MISSING, context.c_str());
         };
         if (options.provider == SAL_CUDA) {
             name = "onnxruntime-cuda";
@@ -177,9 +178,9 @@ class OnnxRuntime : public Backend {
             use(api.SessionOptionsAppendExecutionProvider_TensorRT_V2(raw, tensorrt));
         }
         OrtSession *session = nullptr;
+        const std::string context = path + " cannot be loaded: it is damaged or no ONNX graph";
         library_.check(api.CreateSession(library_.env, path.c_str(), raw, &session),
-                       SAL_MODEL_DAMAGED,
-                       path + " cannot be loaded: it is damaged or no ONNX graph");
+                       SAL_MODEL_DAMAGED, context.c_str());
         session_.reset(session);
         return name;
     }
