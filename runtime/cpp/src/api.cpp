@@ -17,7 +17,7 @@ namespace {
 // What a model's streams share with it. They keep it, so that closing the model under a stream
 // is an error of theirs and no crash.
 struct Shared {
-    std::unique_ptr<sal::Backend> backend;
+    std::unique_ptr<salstream::Backend> backend;
     std::atomic<bool> closed{false};
 };
 
@@ -39,7 +39,7 @@ template <typename Work>
 sal_status guarded(Work work) noexcept {
     try {
         return work();
-    } catch (const sal::Error &error) {
+    } catch (const salstream::Error &error) {
         return fail(error.status, error.what());
     } catch (const std::bad_alloc &) {
         return fail(SAL_NO_MEMORY, "out of memory");
@@ -54,7 +54,7 @@ sal_status guarded(Work work) noexcept {
 
 void require(const void *pointer, const char *name) {
     if (!pointer) {
-        throw sal::Error(SAL_INVALID_ARGUMENT, std::string(name) + " is a null pointer");
+        throw salstream::Error(SAL_INVALID_ARGUMENT, std::string(name) + " is a null pointer");
     }
 }
 
@@ -68,14 +68,14 @@ T read(const T *given, const char *name) {
     std::size_t size = 0;
     std::memcpy(&size, given, sizeof size);
     if (size < sizeof size || size > 4096) {
-        throw sal::Error(SAL_INVALID_ARGUMENT,
+        throw salstream::Error(SAL_INVALID_ARGUMENT,
                          std::string("struct_size of ") + name + " is " + std::to_string(size) +
                              "; set it to sizeof(" + name + ")");
     }
     const auto *bytes = reinterpret_cast<const unsigned char *>(given);
     for (std::size_t i = sizeof(T); i < size; ++i) {
         if (bytes[i]) {
-            throw sal::Error(SAL_INVALID_ARGUMENT, std::string(name) +
+            throw salstream::Error(SAL_INVALID_ARGUMENT, std::string(name) +
                                                        " sets what this version of salstream "
                                                        "does not know");
         }
@@ -90,7 +90,7 @@ void write(T filled, T *wanted, const char *name) {
     std::size_t size = 0;
     std::memcpy(&size, wanted, sizeof size);
     if (size < sizeof size) {
-        throw sal::Error(SAL_INVALID_ARGUMENT, std::string("struct_size of ") + name + " is " +
+        throw salstream::Error(SAL_INVALID_ARGUMENT, std::string("struct_size of ") + name + " is " +
                                                    std::to_string(size) + "; set it to sizeof(" +
                                                    name + ")");
     }
@@ -107,10 +107,10 @@ struct sal_model {
 struct sal_stream {
     sal_stream(std::shared_ptr<Shared> model, const sal_stream_options &options)
         : shared(std::move(model)),
-          stream(std::shared_ptr<const sal::Backend>(shared, shared->backend.get()), options) {}
+          stream(std::shared_ptr<const salstream::Backend>(shared, shared->backend.get()), options) {}
 
     std::shared_ptr<Shared> shared;
-    sal::Stream stream;
+    salstream::Stream stream;
     std::atomic<bool> busy{false};
 };
 
@@ -122,14 +122,14 @@ sal_status with(sal_stream *stream, Work work) noexcept {
     return guarded([&] {
         require(stream, "stream");
         if (stream->busy.exchange(true, std::memory_order_acquire)) {
-            throw sal::Error(SAL_IN_USE, "another thread is using this stream");
+            throw salstream::Error(SAL_IN_USE, "another thread is using this stream");
         }
         struct Leave {
             std::atomic<bool> &busy;
             ~Leave() { busy.store(false, std::memory_order_release); }
         } const leave{stream->busy};
         if (stream->shared->closed) {
-            throw sal::Error(SAL_MODEL_CLOSED, "the stream's model was closed");
+            throw salstream::Error(SAL_MODEL_CLOSED, "the stream's model was closed");
         }
         return work(stream->stream);
     });
@@ -184,19 +184,19 @@ sal_status sal_model_open(const char *path, const sal_model_options *options, sa
         require(path, "path");
         const sal_model_options known = read(options, "sal_model_options");
         if (known.provider < SAL_CPU || known.provider > SAL_TENSORRT) {
-            throw sal::Error(SAL_INVALID_ARGUMENT, "unknown provider " +
+            throw salstream::Error(SAL_INVALID_ARGUMENT, "unknown provider " +
                                                        std::to_string(known.provider));
         }
         if (known.threads < 0 || known.threads > 1024) {
-            throw sal::Error(SAL_INVALID_ARGUMENT,
+            throw salstream::Error(SAL_INVALID_ARGUMENT,
                              "threads must be 1 to 1024, or 0 for the library's choice");
         }
         if (known.device < 0) {
-            throw sal::Error(SAL_INVALID_ARGUMENT, "device must be 0 or more");
+            throw salstream::Error(SAL_INVALID_ARGUMENT, "device must be 0 or more");
         }
         auto opened = std::make_unique<sal_model>();
         opened->shared = std::make_shared<Shared>();
-        opened->shared->backend = sal::open_backend(path, known);
+        opened->shared->backend = salstream::open_backend(path, known);
         *model = opened.release();
         return SAL_OK;
     });
@@ -206,8 +206,8 @@ sal_status sal_model_info_get(const sal_model *model, sal_model_info *info) {
     return guarded([&] {
         require(model, "model");
         require(info, "info");
-        const sal::Backend &backend = *model->shared->backend;
-        const sal::GraphSpec &spec = backend.spec;
+        const salstream::Backend &backend = *model->shared->backend;
+        const salstream::GraphSpec &spec = backend.spec;
         sal_model_info filled{};
         filled.model = spec.model.c_str();
         filled.domain = spec.domain.c_str();
@@ -246,7 +246,7 @@ sal_status sal_stream_new(const sal_model *model, const sal_stream_options *opti
 }
 
 sal_status sal_stream_push(sal_stream *stream, const sal_frame *frame) {
-    return with(stream, [&](sal::Stream &inside) {
+    return with(stream, [&](salstream::Stream &inside) {
         require(frame, "frame");
         inside.push(read(frame, "sal_frame"));
         return SAL_OK;
@@ -254,7 +254,7 @@ sal_status sal_stream_push(sal_stream *stream, const sal_frame *frame) {
 }
 
 sal_status sal_stream_next(sal_stream *stream, sal_result *result) {
-    return with(stream, [&](sal::Stream &inside) {
+    return with(stream, [&](salstream::Stream &inside) {
         require(result, "result");
         sal_result filled{};
         write(filled, result, "sal_result");  // a wrong size loses no result
@@ -265,21 +265,21 @@ sal_status sal_stream_next(sal_stream *stream, sal_result *result) {
 }
 
 sal_status sal_stream_flush(sal_stream *stream) {
-    return with(stream, [](sal::Stream &inside) {
+    return with(stream, [](salstream::Stream &inside) {
         inside.flush();
         return SAL_OK;
     });
 }
 
 sal_status sal_stream_reset(sal_stream *stream) {
-    return with(stream, [](sal::Stream &inside) {
+    return with(stream, [](salstream::Stream &inside) {
         inside.reset();
         return SAL_OK;
     });
 }
 
 sal_status sal_stream_info_get(sal_stream *stream, sal_stream_info *info) {
-    return with(stream, [&](sal::Stream &inside) {
+    return with(stream, [&](salstream::Stream &inside) {
         require(info, "info");
         sal_stream_info filled{};
         inside.info(filled);

@@ -8,7 +8,7 @@
 
 #include "error.hpp"
 
-namespace sal {
+namespace salstream {
 namespace {
 
 bool ends_with(std::string text, const char *suffix) {
@@ -50,4 +50,4 @@ std::unique_ptr<Backend> open_tensorrt(const std::string &path, const sal_model_
 }
 #endif
 
-}  // namespace sal
+}  // namespace salstream

@@ -8,7 +8,7 @@
 #include "salstream/salstream.h"
 #include "spec.hpp"
 
-namespace sal {
+namespace salstream {
 
 // The memory of one stream of windows in a backend: a ring of frames, a state per phase. For one
 // thread at a time. The stream's rules are not its business.
@@ -51,4 +51,4 @@ std::unique_ptr<Backend> open_tensorrt(const std::string &path, const sal_model_
 // Open a file by its suffix: .onnx or .engine.
 std::unique_ptr<Backend> open_backend(const std::string &path, const sal_model_options &);
 
-}  // namespace sal
+}  // namespace salstream

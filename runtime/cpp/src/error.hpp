@@ -6,7 +6,7 @@
 
 #include "salstream/salstream.h"
 
-namespace sal {
+namespace salstream {
 
 class Error : public std::runtime_error {
   public:
@@ -23,4 +23,4 @@ inline std::string quoted(const std::string &text) {
     return "'" + out + (text.size() > 80 ? "…'" : "'");
 }
 
-}  // namespace sal
+}  // namespace salstream

@@ -3,7 +3,7 @@
 #include <charconv>
 #include <cstring>
 
-namespace sal::json {
+namespace salstream::json {
 namespace {
 
 constexpr int max_depth = 32;
@@ -196,4 +196,4 @@ std::optional<double> number(const std::string &text) {
     return value;
 }
 
-}  // namespace sal::json
+}  // namespace salstream::json

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-namespace sal::json {
+namespace salstream::json {
 
 struct Value {
     enum class Kind { null, boolean, number, string, array, object };
@@ -27,4 +27,4 @@ inline bool valid(const std::string &text) { return parse(text).has_value(); }
 // The whole text as one number, as JSON or Python writes it.
 std::optional<double> number(const std::string &text);
 
-}  // namespace sal::json
+}  // namespace salstream::json

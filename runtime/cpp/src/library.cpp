@@ -6,7 +6,7 @@
 
 #include "error.hpp"
 
-namespace sal {
+namespace salstream {
 
 void *load_symbol(const std::string &chosen, const char *variable,
                   const std::vector<std::string> &names, const char *entry, const char *advice) {
@@ -30,4 +30,4 @@ void *load_symbol(const std::string &chosen, const char *variable,
     throw Error(SAL_LIBRARY_MISSING, std::string(advice) + " (" + problem.substr(0, 300) + ")");
 }
 
-}  // namespace sal
+}  // namespace salstream

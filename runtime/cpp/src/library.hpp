@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-namespace sal {
+namespace salstream {
 
 // Load a shared library and return its symbol `entry`. The library stays for the process's life:
 // inference libraries do not survive being unloaded.
@@ -14,4 +14,4 @@ namespace sal {
 void *load_symbol(const std::string &chosen, const char *variable,
                   const std::vector<std::string> &names, const char *entry, const char *advice);
 
-}  // namespace sal
+}  // namespace salstream

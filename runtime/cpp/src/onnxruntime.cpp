@@ -14,7 +14,7 @@
 #include "library.hpp"
 #include "ring.hpp"
 
-namespace sal {
+namespace salstream {
 namespace {
 
 // The oldest version of the table of functions that holds all used here: ONNX Runtime 1.12.
@@ -467,4 +467,4 @@ std::unique_ptr<Backend> open_onnxruntime(const std::string &path,
     return std::make_unique<OnnxRuntime>(path, options);
 }
 
-}  // namespace sal
+}  // namespace salstream

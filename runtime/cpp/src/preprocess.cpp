@@ -6,12 +6,12 @@
 
 #include "error.hpp"
 
-namespace sal {
+namespace salstream {
 namespace {
 
 constexpr int max_frame_side = 32768;
 
-int channels_of(sal_format format) {
+int channels_of(int format) {
     switch (format) {
         case SAL_BGR:
         case SAL_RGB:
@@ -21,8 +21,9 @@ int channels_of(sal_format format) {
         case SAL_NV12:
         case SAL_GRAY:
             return 1;
+        default:
+            return 0;
     }
-    return 0;
 }
 
 std::size_t row_bytes(const sal_frame &frame) {
@@ -61,7 +62,7 @@ void nv12_to_bgr(const sal_frame &frame, std::uint8_t *to) {
 }
 
 // Rows of any other format as BGR without gaps.
-void to_bgr(const Image &from, sal_format format, std::uint8_t *to) {
+void to_bgr(const Image &from, int format, std::uint8_t *to) {
     const int channels = from.channels;
     const int blue = format == SAL_RGB ? 2 : 0, green = format == SAL_GRAY ? 0 : 1;
     const int red = format == SAL_RGB || format == SAL_GRAY ? 0 : 2;
@@ -96,7 +97,7 @@ void check(const sal_frame &frame) {
     const auto refuse = [](const std::string &text) { throw Error(SAL_INVALID_ARGUMENT, text); };
     if (!frame.data) refuse("the frame's data is a null pointer");
     if (frame.format < SAL_BGR || frame.format > SAL_GRAY) {
-        refuse("unknown frame format " + std::to_string(static_cast<int>(frame.format)));
+        refuse("unknown frame format " + std::to_string(frame.format));
     }
     const std::string size = std::to_string(frame.height) + "x" + std::to_string(frame.width);
     if (std::min(frame.height, frame.width) < 1 ||
@@ -138,7 +139,7 @@ const std::uint8_t *Preprocessor::operator()(const sal_frame &frame) {
 const std::uint8_t *Preprocessor::resized(const sal_frame &frame, int height, int width) {
     Image image{frame.data, frame.height, frame.width, channels_of(frame.format),
                 pitch_of(frame)};
-    sal_format format = frame.format;
+    int format = frame.format;
     if (format == SAL_NV12) {
         make_room(bgr_, image.height, image.width, 3);
         nv12_to_bgr(frame, bgr_.data());
@@ -172,4 +173,4 @@ const std::uint8_t *Preprocessor::resized(const sal_frame &frame, int height, in
     return rgb_.data();
 }
 
-}  // namespace sal
+}  // namespace salstream

@@ -7,7 +7,7 @@
 #include "resize.hpp"
 #include "salstream/salstream.h"
 
-namespace sal {
+namespace salstream {
 
 // Where a letterboxed frame lies, in pixels.
 struct Placement {
@@ -38,4 +38,4 @@ class Preprocessor {
     std::vector<std::uint8_t> halves_[2], bgr_, rgb_, canvas_;
 };
 
-}  // namespace sal
+}  // namespace salstream

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstring>
 
-namespace sal {
+namespace salstream {
 namespace {
 
 std::uint8_t to_byte(float value) {
@@ -256,4 +256,4 @@ void Linear::operator()(const float *from, std::size_t pitch, int from_height, i
     }
 }
 
-}  // namespace sal
+}  // namespace salstream

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace sal {
+namespace salstream {
 
 // Rows of interleaved 8-bit channels; what it points to is not its own.
 struct Image {
@@ -79,4 +79,4 @@ class Linear {
     std::vector<float> filtered_;
 };
 
-}  // namespace sal
+}  // namespace salstream

@@ -1,7 +1,7 @@
 // Where the last frames of a stream lie, so that a window is always contiguous.
 #pragma once
 
-namespace sal {
+namespace salstream {
 
 // Places the last `capacity` frames. Each is written twice, `capacity` slots apart, in a buffer
 // of twice the capacity: whatever frame is the oldest, the window starts there and does not
@@ -25,4 +25,4 @@ class FrameRing {
     int capacity_, newest_ = -1;
 };
 
-}  // namespace sal
+}  // namespace salstream

@@ -6,7 +6,7 @@
 #include "error.hpp"
 #include "json.hpp"
 
-namespace sal {
+namespace salstream {
 namespace {
 
 constexpr const char *schema_version = "1";
@@ -132,4 +132,4 @@ GraphSpec GraphSpec::from_metadata(const std::map<std::string, std::string> &met
     return spec;
 }
 
-}  // namespace sal
+}  // namespace salstream

@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-namespace sal {
+namespace salstream {
 
 // The facts that a graph carries; docs/graph.md explains each. The counterpart of Python's
 // GraphSpec, with bounds in addition: a file from a stranger cannot ask for all memory.
@@ -34,4 +34,4 @@ constexpr int max_phases = 4096;    // states of one stream
 constexpr int max_stride = 256;     // interleaved windows
 constexpr long long max_window_bytes = 1LL << 31;
 
-}  // namespace sal
+}  // namespace salstream

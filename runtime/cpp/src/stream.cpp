@@ -7,7 +7,7 @@
 
 #include "error.hpp"
 
-namespace sal {
+namespace salstream {
 
 Stream::Stream(std::shared_ptr<const Backend> backend, const sal_stream_options &options)
     : backend_(std::move(backend)),
@@ -21,7 +21,7 @@ Stream::Stream(std::shared_ptr<const Backend> backend, const sal_stream_options 
     const auto refuse = [](const std::string &text) { throw Error(SAL_INVALID_ARGUMENT, text); };
     const bool can_reverse = !backend_->recurrent && spec.map_frame == spec.window - 1;
     if (start_ < SAL_START_DEFAULT || start_ > SAL_START_SKIP) {
-        refuse("unknown start policy " + std::to_string(static_cast<int>(start_)));
+        refuse("unknown start policy " + std::to_string(start_));
     }
     if (start_ == SAL_START_DEFAULT) start_ = can_reverse ? SAL_START_REVERSE : SAL_START_REPEAT;
     if (start_ == SAL_START_REVERSE && spec.window > 1 && !can_reverse) {
@@ -279,4 +279,4 @@ void Stream::info(sal_stream_info &info) const {
     info.skipped = skipped_;
 }
 
-}  // namespace sal
+}  // namespace salstream

@@ -11,7 +11,7 @@
 #include "preprocess.hpp"
 #include "resize.hpp"
 
-namespace sal {
+namespace salstream {
 
 class Stream {
   public:
@@ -62,10 +62,7 @@ class Stream {
     const void *render(const Pending &pending, sal_result &result);
 
     std::shared_ptr<const Backend> backend_;
-    sal_start start_;
-    int phases_, stride_;
-    sal_map_type map_type_;
-    sal_map_size map_size_;
+    int start_, phases_ = 1, stride_, map_type_, map_size_;
     bool remembers_;
     Preprocessor prepare_;
 
@@ -85,4 +82,4 @@ class Stream {
     std::vector<std::uint8_t> bytes_;
 };
 
-}  // namespace sal
+}  // namespace salstream

@@ -101,7 +101,7 @@ void bad_frames() {
     bad.pitch = 17, CHECK(refused(bad)), bad = good;
     CHECK(std::strstr(sal_last_error(), "18 bytes"));
     bad.pitch = SIZE_MAX, CHECK(refused(bad)), bad = good;
-    bad.format = static_cast<sal_format>(9), CHECK(refused(bad)), bad = good;
+    bad.format = 9, CHECK(refused(bad)), bad = good;
     bad.format = SAL_NV12, bad.height = 3, CHECK(refused(bad)), bad = good;
     bad.format = SAL_NV12, bad.chroma_pitch = 5, CHECK(refused(bad)), bad = good;
     bad.format = SAL_BGRA, bad.pitch = 18, CHECK(refused(bad)), bad = good;
@@ -119,7 +119,7 @@ void bad_options() {
         change(options);
         return status_of([&] { model.stream(options); }) == SAL_INVALID_ARGUMENT;
     };
-    CHECK(refused([](auto &o) { o.start = static_cast<sal_start>(4); }));
+    CHECK(refused([](auto &o) { o.start = 4; }));
     CHECK(refused([](auto &o) { o.start = SAL_START_REVERSE; }));  // it has a state
     CHECK(refused([](auto &o) { o.phases = -1; }));
     CHECK(refused([](auto &o) { o.phases = 4097; }));
@@ -128,8 +128,8 @@ void bad_options() {
     CHECK(refused([](auto &o) { o.fps = -1; }));
     CHECK(refused([](auto &o) { o.fps = NAN; }));
     CHECK(refused([](auto &o) { o.fps = INFINITY; }));
-    CHECK(refused([](auto &o) { o.map_type = static_cast<sal_map_type>(2); }));
-    CHECK(refused([](auto &o) { o.map_size = static_cast<sal_map_size>(-1); }));
+    CHECK(refused([](auto &o) { o.map_type = 2; }));
+    CHECK(refused([](auto &o) { o.map_size = -1; }));
     CHECK(refused([](auto &o) { o.struct_size = 1; }));
     const sal::Model fast = open(1, true, "meta salstream.state_fps 1e-300\n");
     sal::StreamOptions options;

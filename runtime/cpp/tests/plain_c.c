@@ -34,7 +34,7 @@ int main(void) {
     EXPECT(sal_model_open("x.onnx", &options, &model), SAL_INVALID_ARGUMENT);
     if (!strstr(sal_last_error(), "struct_size")) problems = 1;
     options.struct_size = sizeof options;
-    options.provider = (sal_provider)7;
+    options.provider = 7;
     EXPECT(sal_model_open("x.onnx", &options, &model), SAL_INVALID_ARGUMENT);
     options.provider = SAL_CPU;
     options.threads = -1;

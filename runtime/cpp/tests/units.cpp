@@ -9,7 +9,7 @@
 namespace {
 
 void json_is_strict() {
-    using sal::json::parse;
+    using salstream::json::parse;
     for (const char *text :
          {"{}", "[]", " {\"a\": [1, -2.5e+3, true, false, null, \"x\"]} ", "\"\\u00e9\\n\\\\\"",
           "\"\\ud83d\\ude00\"", "0", "-0.5", "NaN", "-Infinity"}) {
@@ -26,15 +26,15 @@ void json_is_strict() {
     CHECK(!parse(std::string(100000, '[')));
     CHECK(parse("{\"a\": \"1\", \"a\": \"2\"}")->find("a")->text == "2");
     CHECK(!parse("[\"a\"]")->find(""));
-    CHECK(*sal::json::number("6.0") == 6.0);
-    CHECK(!sal::json::number("6.0 "));
-    CHECK(!sal::json::number("1e999"));
+    CHECK(*salstream::json::number("6.0") == 6.0);
+    CHECK(!salstream::json::number("6.0 "));
+    CHECK(!salstream::json::number("1e999"));
 }
 
 // Against a queue: the window lies in order, and ages count back from the newest.
 void ring_keeps_order() {
     for (const int capacity : {1, 2, 5, 16}) {
-        sal::FrameRing ring(capacity);
+        salstream::FrameRing ring(capacity);
         int slots[32] = {};
         std::deque<int> queue;
         for (int round = 0; round < 2; ++round, ring.clear(), queue.clear()) {
@@ -56,9 +56,9 @@ void ring_keeps_order() {
 }
 
 void letterboxed_frames_lie_in_the_middle() {
-    const sal::Placement wide = sal::placement(90, 320, 64, 80);
+    const salstream::Placement wide = salstream::placement(90, 320, 64, 80);
     CHECK(wide.top == 21 && wide.left == 0 && wide.height == 22 && wide.width == 80);
-    const sal::Placement thin = sal::placement(10000, 1, 8, 8);
+    const salstream::Placement thin = salstream::placement(10000, 1, 8, 8);
     CHECK(thin.height == 8 && thin.width == 1 && thin.left == 3);
 }
 

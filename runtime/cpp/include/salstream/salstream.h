@@ -23,7 +23,8 @@
  *          at a time: a call while another thread is inside returns SAL_IN_USE. Different
  *          streams, also of one model, are independent.
  * Structs  start with struct_size = sizeof(the struct); set the rest to zero for defaults.
- *          So a program built with this header runs with later libraries.
+ *          So a program built with this header runs with later libraries. Their fields of
+ *          an enumeration are int32_t, for the size of an enum is the compiler's choice.
  *
  * The library prints nothing, never ends the process, and throws nothing.
  */
@@ -85,12 +86,12 @@ typedef struct sal_stream sal_stream;
 
 typedef struct sal_model_options {
     size_t struct_size;
-    const char *library;   /* path of the inference library; NULL: the environment variable
-                              SALSTREAM_ONNXRUNTIME (SALSTREAM_TENSORRT for an .engine), then
-                              the usual names */
-    sal_provider provider; /* of ONNX Runtime; ignored for an .engine */
-    int32_t device;        /* number of the GPU */
-    int32_t threads;       /* for one inference on the CPU; 0: the library's choice */
+    const char *library; /* path of the inference library; NULL: the environment variable
+                            SALSTREAM_ONNXRUNTIME (SALSTREAM_TENSORRT for an .engine), then
+                            the usual names */
+    int32_t provider; /* sal_provider of ONNX Runtime; ignored for an .engine */
+    int32_t device;   /* number of the GPU */
+    int32_t threads;  /* for one inference on the CPU; 0: the library's choice */
 } sal_model_options;
 
 typedef struct sal_model_info {
@@ -113,17 +114,17 @@ typedef struct sal_model_info {
 
 typedef struct sal_stream_options {
     size_t struct_size;
-    sal_start start;
-    int32_t phases; /* 0: what the graph wants at `fps` */
-    int32_t stride; /* distance of the frames of a window; 0 means 1 */
-    double fps;     /* frame rate of the source; 0: not known */
-    sal_map_type map_type;
-    sal_map_size map_size; /* the map at its frame's size, or as the graph gives it */
+    int32_t start;    /* sal_start */
+    int32_t phases;   /* 0: what the graph wants at `fps` */
+    int32_t stride;   /* distance of the frames of a window; 0 means 1 */
+    double fps;       /* frame rate of the source; 0: not known */
+    int32_t map_type; /* sal_map_type */
+    int32_t map_size; /* sal_map_size: the map at its frame's size, or as the graph gives it */
 } sal_stream_options;
 
 typedef struct sal_frame {
     size_t struct_size;
-    sal_format format;
+    int32_t format; /* sal_format */
     int32_t height, width;
     const uint8_t *data;   /* the first row (NV12: of the luma plane) */
     size_t pitch;          /* bytes from row to row; 0: rows follow without a gap */
@@ -137,10 +138,10 @@ typedef struct sal_frame {
 
 typedef struct sal_result {
     size_t struct_size;
-    int64_t index;     /* of the frame */
-    int32_t has_time;  /* 0 where the frame came without a time */
-    sal_map_type type; /* float32 in [0, 1], or uint8 with 255 for 1 */
-    double time_s;     /* of the frame */
+    int64_t index;    /* of the frame */
+    int32_t has_time; /* 0 where the frame came without a time */
+    int32_t type;     /* sal_map_type: float32 in [0, 1], or uint8 with 255 for 1 */
+    double time_s;    /* of the frame */
     int32_t height, width;
     const void *map;          /* height rows of width values, no gaps */
     const float *conspicuity; /* levels x map_height x map_width, shallow to deep; or NULL */
@@ -148,12 +149,12 @@ typedef struct sal_result {
 
 typedef struct sal_stream_info {
     size_t struct_size;
-    sal_start start;        /* what it does, never SAL_START_DEFAULT */
-    int32_t phases;         /* what it uses */
-    int32_t stride;         /* what it uses */
-    int32_t ready;          /* results that sal_stream_next would give now */
-    int32_t waiting;        /* frames whose result is still to come */
-    int64_t skipped;        /* frames without a map so far, under SAL_START_SKIP */
+    int32_t start;   /* the sal_start in use, never SAL_START_DEFAULT */
+    int32_t phases;  /* in use */
+    int32_t stride;  /* in use */
+    int32_t ready;   /* results that sal_stream_next would give now */
+    int32_t waiting; /* frames whose result is still to come */
+    int64_t skipped; /* frames without a map so far, under SAL_START_SKIP */
 } sal_stream_info;
 
 /* Version of the library such as "0.1.0", and the git revision that it was built from

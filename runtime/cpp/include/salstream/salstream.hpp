@@ -122,7 +122,7 @@ struct Result : sal_result {
 
   private:
     template <typename T>
-    View<T> values(sal_map_type wanted) const {
+    View<T> values(std::int32_t wanted) const {
         if (type != wanted) return {};
         return {static_cast<const T *>(map),
                 static_cast<std::size_t>(height) * static_cast<std::size_t>(width)};
