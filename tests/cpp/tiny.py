@@ -99,3 +99,33 @@ def save(
     helper.set_model_props(model, spec.to_metadata() if metadata is None else metadata)
     onnx.save(model, path)
     return path
+
+
+def echo(path: Path, size: tuple[int, int], fit: str) -> Path:
+    """Write a graph whose conspicuity maps are its frame's channels, and whose map is their mean."""
+    height, width = size
+    spec = GraphSpec(model="echo", domain="test", height=height, width=width, fit=fit)
+    nodes = [
+        helper.make_node("Cast", ["frames"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["pixels", "white"], ["scaled"]),
+        helper.make_node("Squeeze", ["scaled", "one"], ["frame"]),
+        helper.make_node("Transpose", ["frame"], ["conspicuity"], perm=[0, 3, 1, 2]),
+        helper.make_node("ReduceMean", ["conspicuity", "one"], ["saliency"], keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "echo",
+        [helper.make_tensor_value_info("frames", TensorProto.UINT8, ["b", 1, height, width, 3])],
+        [
+            helper.make_tensor_value_info("saliency", TensorProto.FLOAT, ["b", height, width]),
+            helper.make_tensor_value_info("conspicuity", TensorProto.FLOAT, ["b", 3, height, width]),
+        ],
+        [
+            numpy_helper.from_array(np.array(255, np.float32), "white"),
+            numpy_helper.from_array(np.array([1], np.int64), "one"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    helper.set_model_props(model, spec.to_metadata())
+    onnx.save(model, path)
+    return path
