@@ -38,6 +38,7 @@ class Backend {
     bool recurrent = false;
     int map_height = 0, map_width = 0;
     int conspicuity_levels = 0;  // 0: none
+    std::size_t state_values = 0;  // floats of one state
 
     std::size_t map_values() const {
         return static_cast<std::size_t>(map_height) * static_cast<std::size_t>(map_width);

@@ -1,4 +1,7 @@
 // What goes wrong inside the library, until the C interface makes a status of it.
+//
+// The library's own namespace is `salstream`; `sal` is the C++ wrapper's, and a program that
+// links the static library has both.
 #pragma once
 
 #include <stdexcept>

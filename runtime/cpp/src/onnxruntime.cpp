@@ -21,7 +21,7 @@ namespace {
 constexpr std::uint32_t api_version = 12;
 static_assert(ORT_API_VERSION >= api_version, "the header of ONNX Runtime 1.12 or later");
 
-constexpr std::size_t max_state_values = std::size_t{1} << 28;
+constexpr std::size_t max_values = std::size_t{1} << 26;  // of one tensor
 
 std::string first_line(const char *text) {
     const std::string line(text, std::strcspn(text, "\n"));
@@ -111,7 +111,7 @@ struct Tensor {
         std::size_t count = 1;
         for (auto side = shape.begin() + 1; side < shape.end(); ++side) {
             count *= static_cast<std::size_t>(*side);
-            if (count > max_state_values) return max_state_values + 1;
+            if (count > max_values) return max_values + 1;
         }
         return count;
     }
@@ -271,14 +271,14 @@ class OnnxRuntime : public Backend {
         if (!frames || !frames->fits(bytes, 5) || frames->shape[1] != spec.window ||
             frames->shape[2] != spec.height || frames->shape[3] != spec.width ||
             frames->shape[4] != 3 || !saliency || !saliency->fits(floats, 3) ||
-            saliency->values() > max_state_values) {
+            saliency->values() > max_values) {
             refuse();
         }
         map_height = static_cast<int>(saliency->shape[1]);
         map_width = static_cast<int>(saliency->shape[2]);
         if (const Tensor *levels = find(outputs, "conspicuity")) {
             if (!levels->fits(floats, 4) || levels->shape[2] != map_height ||
-                levels->shape[3] != map_width || levels->values() > max_state_values) {
+                levels->shape[3] != map_width || levels->values() > max_values) {
                 refuse();
             }
             conspicuity_levels = static_cast<int>(levels->shape[1]);
@@ -291,10 +291,11 @@ class OnnxRuntime : public Backend {
                 !next->fits(floats, input.shape.size()) ||
                 !std::equal(input.shape.begin() + 1, input.shape.end(),
                             next->shape.begin() + 1) ||
-                input.values() > max_state_values) {
+                input.values() > max_values) {
                 refuse();
             }
             states_.push_back(input);
+            state_values += input.values();
             next_names_.push_back(next->name);
         }
         recurrent = !states_.empty();

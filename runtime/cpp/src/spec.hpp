@@ -33,5 +33,6 @@ constexpr int max_window = 256;     // frames
 constexpr int max_phases = 4096;    // states of one stream
 constexpr int max_stride = 256;     // interleaved windows
 constexpr long long max_window_bytes = 1LL << 31;
+constexpr double max_stream_bytes = 4.0 * (1LL << 30);
 
 }  // namespace salstream

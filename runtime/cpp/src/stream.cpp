@@ -43,6 +43,11 @@ Stream::Stream(std::shared_ptr<const Backend> backend, const sal_stream_options 
     if (map_type_ < SAL_FLOAT32 || map_type_ > SAL_UINT8) refuse("unknown map type");
     if (map_size_ < SAL_FRAME_SIZE || map_size_ > SAL_MODEL_SIZE) refuse("unknown map size");
     phases_ = options.phases ? options.phases : spec.phases_at(options.fps);
+    const double frames = 6.0 * spec.window * spec.height * spec.width;
+    const double states = 8.0 * phases_ * static_cast<double>(backend_->state_values);
+    if (stride_ * (frames + states) > max_stream_bytes) {
+        refuse("the stream would take more than 4 GiB; use fewer phases or a smaller stride");
+    }
     lanes_.resize(static_cast<std::size_t>(stride_));
     for (LaneState &state : lanes_) state.lane = backend_->lane(phases_);
     ages_.resize(static_cast<std::size_t>(spec.window));

@@ -258,7 +258,10 @@ OrtStatus *ORT_API_CALL run(OrtSession *session, const OrtRunOptions *, const ch
                             OrtValue **outputs) noexcept {
     FAIL_IF_TOLD;
     const auto *bytes = static_cast<const unsigned char *>(inputs[0]->data);
-    const std::size_t window = static_cast<std::size_t>(session->inputs[0].shape[1]);
+    std::size_t window = 1;
+    for (const Tensor &tensor : session->inputs) {
+        if (tensor.name == "frames") window = static_cast<std::size_t>(tensor.shape[1]);
+    }
     const std::size_t frame = inputs[0]->bytes / window;
     float sum = 0;
     for (std::size_t i = 0; i < window; ++i) {

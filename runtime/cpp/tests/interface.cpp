@@ -78,6 +78,7 @@ void damaged_models() {
     CHECK(with("meta salstream.verification {\"max_abs\": 1e-5, \"x\": [NaN, \"\\u00e9\"]}") ==
           SAL_OK);
     CHECK(with("meta salstream.state_fps 6.0\nmeta salstream.unheard_of 1") == SAL_OK);
+    CHECK(with("meta salstream.width 6\noutput conspicuity u8 -1 3 4 6") == SAL_MODEL_DAMAGED);
     std::string tensors = "input frames u8 -1 1 4 6 3\noutput saliency f32 -1 4 6\n";
     CHECK(open_text(tensors) == SAL_MODEL_DAMAGED);  // no metadata at all
     CHECK(std::strstr(sal_last_error(), "salstream export"));
@@ -131,6 +132,12 @@ void bad_options() {
     CHECK(refused([](auto &o) { o.map_type = 2; }));
     CHECK(refused([](auto &o) { o.map_size = -1; }));
     CHECK(refused([](auto &o) { o.struct_size = 1; }));
+    const sal::Model large = open(1, true, "input state_z f32 -1 6000 10000\n"
+                                           "output state_z_next f32 -1 6000 10000\n");
+    sal::StreamOptions many;
+    many.phases = 4096;
+    CHECK(status_of([&] { large.stream(many); }) == SAL_INVALID_ARGUMENT);
+    CHECK(std::strstr(sal_last_error(), "4 GiB"));
     const sal::Model fast = open(1, true, "meta salstream.state_fps 1e-300\n");
     sal::StreamOptions options;
     options.fps = 30;

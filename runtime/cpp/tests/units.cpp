@@ -1,9 +1,12 @@
 // Parts that the C interface does not show: JSON, the ring's arithmetic, placement.
+#include <cstdio>
 #include <deque>
 
+#include "error.hpp"
 #include "json.hpp"
 #include "preprocess.hpp"
 #include "ring.hpp"
+#include "sidecar.hpp"
 #include "support.hpp"
 
 namespace {
@@ -62,9 +65,71 @@ void letterboxed_frames_lie_in_the_middle() {
     CHECK(thin.height == 8 && thin.width == 1 && thin.left == 3);
 }
 
+// The examples of FIPS 180-4, and lengths around a block's end.
+void sha256_is_sha256() {
+    using salstream::sha256;
+    CHECK(sha256("") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    CHECK(sha256("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    CHECK(sha256("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq") ==
+          "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+    CHECK(sha256(std::string(1000000, 'a')) ==
+          "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+}
+
+sal_status sidecar_status(const std::string &text) {
+    try {
+        salstream::Sidecar::from_json(text);
+    } catch (const salstream::Error &error) {
+        return error.status;
+    }
+    return SAL_OK;
+}
+
+void sidecars() {
+    const std::string rest =
+        R"("engine_sha256": "ab", "flavour": "tensorrt", "version": "10.9",
+           "compute_capabilities": ["8.6"], "options": {"x": [1]})";
+    const std::string whole =
+        R"({"schema": 1, "metadata": {"salstream.model": "m"}, )" + rest + "}";
+    CHECK(salstream::Sidecar::from_json(whole).metadata.at("salstream.model") == "m");
+    CHECK(salstream::Sidecar::from_json(whole).compute_capabilities.size() == 1);
+    CHECK(sidecar_status("") == SAL_MODEL_DAMAGED);
+    CHECK(sidecar_status("[]") == SAL_MODEL_DAMAGED);
+    CHECK(sidecar_status(whole.substr(0, whole.size() / 2)) == SAL_MODEL_DAMAGED);
+    CHECK(sidecar_status("{\"schema\": 2}") == SAL_SCHEMA_UNKNOWN);
+    CHECK(sidecar_status("{\"schema\": \"1\"}") == SAL_SCHEMA_UNKNOWN);
+    CHECK(sidecar_status("{}") == SAL_SCHEMA_UNKNOWN);
+    CHECK(sidecar_status("{\"schema\": 1, " + rest + "}") == SAL_MODEL_DAMAGED);
+    CHECK(sidecar_status(R"({"schema": 1, "metadata": {"a": 1}, )" + rest + "}") ==
+          SAL_MODEL_DAMAGED);
+    CHECK(sidecar_status(R"({"schema": 1, "metadata": {}})") == SAL_MODEL_DAMAGED);
+    CHECK(sidecar_status(std::string(2 << 20, ' ')) == SAL_MODEL_DAMAGED);
+
+    // An engine and its sidecar belong together.
+    const auto status = [] {
+        try {
+            salstream::read_engine("unit.engine");
+        } catch (const salstream::Error &error) {
+            return error.status;
+        }
+        return SAL_OK;
+    };
+    std::remove("unit.engine.json");
+    std::ofstream("unit.engine") << "abc";
+    CHECK(status() == SAL_FILE_UNREADABLE);
+    std::string fitting = whole;
+    fitting.replace(fitting.find("\"ab\""), 4, "\"" + salstream::sha256("abc") + "\"");
+    std::ofstream("unit.engine.json") << fitting;
+    CHECK(status() == SAL_OK);
+    std::ofstream("unit.engine") << "abd";
+    CHECK(status() == SAL_MODEL_DAMAGED);
+}
+
 }  // namespace
 
 int main() {
+    sha256_is_sha256();
+    sidecars();
     json_is_strict();
     ring_keeps_order();
     letterboxed_frames_lie_in_the_middle();
