@@ -14,10 +14,21 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-STATUSES: Final = (
-    "ok none invalid_argument invalid_state in_use model_closed file_unreadable model_damaged "
-    "schema_unknown library_missing inference_failed no_memory internal"
-).split()
+STATUSES: Final = [
+    "ok",
+    "none",
+    "invalid_argument",
+    "invalid_state",
+    "in_use",
+    "model_closed",
+    "file_unreadable",
+    "model_damaged",
+    "schema_unknown",
+    "library_missing",
+    "inference_failed",
+    "no_memory",
+    "internal",
+]
 FORMATS: Final = {"bgr": 0, "rgb": 1, "bgra": 2, "nv12": 3, "gray": 4}
 STARTS: Final = {None: 0, "reverse": 1, "repeat": 2, "skip": 3}
 

@@ -112,13 +112,6 @@ def test_tensors_that_the_metadata_do_not_promise(native: Native, tmp_path: Path
     ):  # fmt: skip
         assert changed(lambda graph, o=old, n=new: rename(graph, o, n)).status == "model_damaged"
 
-    def free_map(graph: Any) -> None:
-        dim = graph.output[0].type.tensor_type.shape.dim[1]
-        dim.Clear()
-        dim.dim_param = "height"
-
-    assert changed(free_map).status == "model_damaged"
-
 
 def test_a_map_that_is_not_finite(native: Native, tmp_path: Path) -> None:
     path = tiny.save(tmp_path / "m.onnx")

@@ -18,6 +18,7 @@ from cpp import tiny
 from cpp.toolchain import SOURCE, Builds, onnxruntime_library, run, tool
 from salstream.runtime import SaliencyModel
 from salstream.runtime.overlay import to_8_bits
+from salstream.runtime.sources import open_source
 
 INCLUDE = SOURCE / "include"
 
@@ -150,9 +151,8 @@ def test_pkg_config_finds_it_too(builds: Builds, tmp_path: Path) -> None:
 
 def assert_maps_of_minimal(program: Path) -> None:
     model = SaliencyModel.open("unisal-dhf1k")
-    with av.open(str(clip("bikes.mp4"))) as container:
-        decoded = container.decode(video=0)
-        frames = [f.to_ndarray(format="bgr24") for _, f in zip(range(3), decoded)]
+    with open_source(clip("bikes.mp4")) as source:
+        frames = [frame.image for frame, _ in zip(source, range(3), strict=False)]
     done = subprocess.run(
         [program, model.path, "272", "640"],
         input=b"".join(frame.tobytes() for frame in frames),

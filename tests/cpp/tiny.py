@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from salstream.runtime.spec import GraphSpec
@@ -39,7 +40,7 @@ def save(
     # Each frame and channel has a weight of its own: no two orders give the same map.
     weights = 1 + np.arange(window * 3, dtype=np.float32).reshape(1, window, 1, 1, 3)
     weights /= weights.sum() * 255
-    constants = {
+    constants: dict[str, NDArray[Any]] = {
         "weights": weights,
         "axes": np.array([1, 4], np.int64),
         "blocks": np.array([0, rows, height // rows, columns, width // columns], np.int64),
@@ -54,7 +55,7 @@ def save(
         helper.make_node("Reshape", ["plain", "blocks"], ["blocked"]),
         helper.make_node("ReduceMean", ["blocked", "block_axes"], ["own"], keepdims=0),
     ]
-    shape = ["batch", rows, columns]
+    shape: list[str | int | None] = ["batch", rows, columns]
     inputs = [
         helper.make_tensor_value_info(
             "frames", TensorProto.UINT8, ["batch", window, height, width, 3]
@@ -93,16 +94,14 @@ def save(
         outputs,
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10
-    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     helper.set_model_props(model, spec.to_metadata() if metadata is None else metadata)
     onnx.save(model, path)
     return path
 
 
 def echo(path: Path, size: tuple[int, int], fit: str) -> Path:
-    """Write a graph whose conspicuity maps are its frame's channels, and whose map is their mean."""
+    """Write a graph whose conspicuity maps are its frame's channels; the map is their mean."""
     height, width = size
     spec = GraphSpec(model="echo", domain="test", height=height, width=width, fit=fit)
     nodes = [
@@ -118,7 +117,9 @@ def echo(path: Path, size: tuple[int, int], fit: str) -> Path:
         [helper.make_tensor_value_info("frames", TensorProto.UINT8, ["b", 1, height, width, 3])],
         [
             helper.make_tensor_value_info("saliency", TensorProto.FLOAT, ["b", height, width]),
-            helper.make_tensor_value_info("conspicuity", TensorProto.FLOAT, ["b", 3, height, width]),
+            helper.make_tensor_value_info(
+                "conspicuity", TensorProto.FLOAT, ["b", 3, height, width]
+            ),
         ],
         [
             numpy_helper.from_array(np.array(255, np.float32), "white"),

@@ -57,6 +57,8 @@ long steady(int window, bool state, bool letterbox, sal_format format, sal_map_t
     sal_result result{};
     result.struct_size = sizeof result;
     long before = 0;
+    const long opened = counted;
+    CHECK(opened > 0);  // it does count
     // In reverse the first windows give two maps each; then every frame gives one.
     const int first = (2 * window + 1) * stride;
     for (int i = 0; i < first + 200; ++i) {
@@ -75,7 +77,6 @@ long steady(int window, bool state, bool letterbox, sal_format format, sal_map_t
 
 int main() {
     long cases = 0;
-    CHECK(counted > 0);  // it does count
     for (const int window : {1, 4, 16}) {
         for (const bool state : {false, true}) {
             for (const bool letterbox : {false, true}) {
