@@ -15,7 +15,7 @@ import pytest
 
 from clips import clip
 from cpp import tiny
-from cpp.toolchain import SOURCE, Builds, onnxruntime_library, run, tool
+from cpp.toolchain import SOURCE, Builds, cuda_headers, onnxruntime_library, run, tool
 from salstream.runtime import SaliencyModel
 from salstream.runtime.overlay import to_8_bits
 from salstream.runtime.sources import open_source
@@ -67,6 +67,29 @@ def test_clang(builds: Builds) -> None:
 def test_sanitizers_find_nothing(sanitizers: str, builds: Builds) -> None:
     """Four streams on one model, every fault of the inference library, 1,000 rounds."""
     ctest(sanitized(builds, sanitizers))
+
+
+@pytest.mark.slow
+def test_the_tensorrt_backend_runs_on_a_stand_in(builds: Builds) -> None:
+    """Compiled against CUDA's headers and the declarations of TensorRT that it uses.
+
+    TensorRT's own headers are in no package that could be fetched here.
+    """
+    done = run(
+        "ctest", "--verbose", "-R", "engine", cwd=builds(
+            "tensorrt",
+            options=(
+                "-DSALSTREAM_TENSORRT=ON",
+                f"-DTENSORRT_INCLUDE_DIR={SOURCE / 'tests' / 'tensorrt_api'}",
+                f"-DCUDA_INCLUDE_DIR={cuda_headers()}",
+                "-DCMAKE_BUILD_TYPE=Debug",
+                "-DSALSTREAM_SANITIZE=address,undefined",
+                "-DSALSTREAM_SHARED=OFF",
+                "-DSALSTREAM_TESTS=ON",
+            ),
+        ),
+    )  # fmt: skip
+    assert "100% tests passed, 0 tests failed out of 1" in done.stdout
 
 
 @pytest.mark.slow

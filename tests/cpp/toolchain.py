@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
+import zipfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -106,6 +109,31 @@ def _fetch_headers(target: Path) -> None:
     archive = next(target.glob("libonnxruntime-dev*.deb"))
     subprocess.run(["dpkg-deb", "-x", archive, target], capture_output=True, check=True)
     shutil.rmtree(lists)
+
+
+# CUDA's headers are data files of these wheels, which are fetched for them and never imported.
+_CUDA_WHEELS: Final = ("nvidia-cuda-runtime==13.5.37", "nvidia-cuda-crt==13.5.37")
+
+
+@cache
+def cuda_headers() -> Path:
+    """Return the folder of CUDA's headers, fetched at the first call; skip where they cannot be."""
+    folder = _CACHE.parent / "cuda-headers"
+    include = folder / "nvidia" / "cu13" / "include"
+    if not (include / "crt" / "host_defines.h").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+            command += ["--only-binary=:all:", "--disable-pip-version-check", "--dest", scratch]
+            try:
+                subprocess.run([*command, *_CUDA_WHEELS], check=True, capture_output=True)
+            except (OSError, subprocess.CalledProcessError):
+                pytest.skip("CUDA's headers could not be downloaded")
+            for wheel in sorted(Path(scratch).glob("*.whl"), reverse=True):
+                with zipfile.ZipFile(wheel) as archive:
+                    headers = [name for name in archive.namelist() if "/include/" in name]
+                    archive.extractall(folder, headers)
+    return include
 
 
 @cache

@@ -47,7 +47,10 @@ struct Cuda {
     SAL_CUDA(GetLastError);
     SAL_CUDA(GraphDestroy);
     SAL_CUDA(GraphExecDestroy);
+    SAL_CUDA(GraphInstantiate);
     SAL_CUDA(GraphLaunch);
+    SAL_CUDA(Malloc);
+    SAL_CUDA(MallocHost);
     SAL_CUDA(MemcpyAsync);
     SAL_CUDA(MemsetAsync);
     SAL_CUDA(SetDevice);
@@ -57,14 +60,6 @@ struct Cuda {
     SAL_CUDA(StreamEndCapture);
     SAL_CUDA(StreamSynchronize);
 #undef SAL_CUDA
-    // The header gives these C++ overloads, too: their types are written out.
-    cudaError_t (*Malloc)(void **, std::size_t) =
-        load<cudaError_t (*)(void **, std::size_t)>("cudaMalloc");
-    cudaError_t (*MallocHost)(void **, std::size_t) =
-        load<cudaError_t (*)(void **, std::size_t)>("cudaMallocHost");
-    cudaError_t (*GraphInstantiate)(cudaGraphExec_t *, cudaGraph_t, unsigned long long) =
-        load<cudaError_t (*)(cudaGraphExec_t *, cudaGraph_t, unsigned long long)>(
-            "cudaGraphInstantiate");
 
     void check(cudaError_t status, const char *context) const {
         if (status == cudaSuccess) return;
@@ -113,6 +108,25 @@ class Memory {
   private:
     bool pinned_ = false;
     void *address_ = nullptr;
+};
+
+// A queue of work on the GPU. Not the default one, which cannot be recorded.
+class Queue {
+  public:
+    Queue() = default;
+    Queue(const Queue &) = delete;
+    Queue &operator=(const Queue &) = delete;
+    ~Queue() {
+        if (stream_) (void)cuda().StreamDestroy(stream_);
+    }
+    void open() {
+        cuda().check(cuda().StreamCreateWithFlags(&stream_, cudaStreamNonBlocking),
+                     "the GPU cannot be used");
+    }
+    operator cudaStream_t() const { return stream_; }
+
+  private:
+    cudaStream_t stream_ = nullptr;
 };
 
 // Keeps TensorRT's last error and shows nothing.
@@ -202,16 +216,11 @@ class TensorRt : public Backend {
         context_.reset(engine_->createExecutionContext());
         if (!context_) refuse(path + " cannot be run");
         read_tensors(path);
-        cuda().check(cuda().StreamCreateWithFlags(&stream_, cudaStreamNonBlocking),
-                     "the GPU cannot be used");
+        stream_.open();
         const std::size_t maps = map_values() * static_cast<std::size_t>(1 + conspicuity_levels);
         host_maps_ = Memory(maps * sizeof(float), true);
         device_maps_ = Memory(maps * sizeof(float), false);
         name = std::string(flavour) + "-cuda";
-    }
-
-    ~TensorRt() override {
-        if (stream_) (void)cuda().StreamDestroy(stream_);
     }
 
     std::unique_ptr<Lane> lane(int phases) const override;
@@ -300,7 +309,7 @@ class TensorRt : public Backend {
     std::unique_ptr<nvinfer1::IExecutionContext> context_;
     std::vector<Tensor> states_;
     Memory host_maps_, device_maps_;
-    cudaStream_t stream_ = nullptr;
+    Queue stream_;
     // Held by the lane that uses context, stream and maps; there is one GPU to wait for anyway.
     mutable std::mutex mutex_;
 };

@@ -6,6 +6,8 @@
 
 #include "support.hpp"
 
+// They take the place of the process's own, so they must be seen.
+#pragma GCC visibility push(default)
 extern "C" {
 void *__libc_malloc(std::size_t);
 void *__libc_calloc(std::size_t, std::size_t);
@@ -32,6 +34,7 @@ void *memalign(std::size_t alignment, std::size_t size) {
 }
 void *aligned_alloc(std::size_t alignment, std::size_t size) { return memalign(alignment, size); }
 }
+#pragma GCC visibility pop
 
 namespace {
 

@@ -1,27 +1,19 @@
 // A stand-in for ONNX Runtime, loaded in its place: it counts what it lends, and fails when told.
-//
-// A "model" is a text: lines `meta KEY VALUE`, `input NAME TYPE SIDE…`, `output NAME TYPE SIDE…`
-// with the types u8 and f32. A map's values are the mean of its window, each frame weighted by
-// its place, plus half the state's first value, which is the state after.
 #include <onnxruntime_c_api.h>
 
-#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
-#include <map>
-#include <sstream>
-#include <string>
-#include <vector>
+
+#include "fake_graph.hpp"
 
 namespace {
 
-struct Tensor {
-    std::string name;
-    ONNXTensorElementDataType type;
-    std::vector<std::int64_t> shape;
-};
+ONNXTensorElementDataType type_of(const fake::Tensor &tensor) {
+    return tensor.bytes ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8
+                        : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+}
 
 std::atomic<long> live{0}, calls{0}, fail_at{-1};
 std::atomic<bool> gives_nan{false};
@@ -39,7 +31,7 @@ struct OrtModelMetadata {
     const OrtSession *session;
 };
 struct OrtTensorTypeAndShapeInfo {
-    Tensor tensor;
+    fake::Tensor tensor;
 };
 struct OrtTypeInfo {
     OrtTensorTypeAndShapeInfo info;
@@ -48,10 +40,7 @@ struct OrtValue {
     void *data;
     std::size_t bytes;
 };
-struct OrtSession {
-    std::map<std::string, std::string> metadata;
-    std::vector<Tensor> inputs, outputs;
-};
+struct OrtSession : fake::Graph {};
 
 namespace {
 
@@ -106,27 +95,7 @@ OrtStatus *ORT_API_CALL create_session(const OrtEnv *, const ORTCHAR_T *path,
     FAIL_IF_TOLD;
     std::ifstream file(path);
     OrtSession made;
-    for (std::string line; std::getline(file, line);) {
-        std::istringstream words(line);
-        std::string kind, name, type;
-        words >> kind >> name;
-        if (kind.empty()) continue;
-        if (kind == "meta") {
-            std::string value;
-            std::getline(words >> std::ws, value);
-            made.metadata[name] = value;
-        } else if (kind == "input" || kind == "output") {
-            words >> type;
-            Tensor tensor{name,
-                          type == "u8" ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8
-                                       : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
-                          {}};
-            for (std::int64_t side; words >> side;) tensor.shape.push_back(side);
-            (kind == "input" ? made.inputs : made.outputs).push_back(tensor);
-        } else {
-            return failure("Load model failed: Protobuf parsing failed.");
-        }
-    }
+    if (!made.read(file)) return failure("Load model failed: Protobuf parsing failed.");
     *session = lend(new OrtSession(made));
     return nullptr;
 }
@@ -199,7 +168,7 @@ OrtStatus *ORT_API_CALL tensor_info(const OrtTypeInfo *type,
 OrtStatus *ORT_API_CALL element_type(const OrtTensorTypeAndShapeInfo *info,
                                      ONNXTensorElementDataType *type) noexcept {
     FAIL_IF_TOLD;
-    *type = info->tensor.type;
+    *type = type_of(info->tensor);
     return nullptr;
 }
 
@@ -257,23 +226,13 @@ OrtStatus *ORT_API_CALL run(OrtSession *session, const OrtRunOptions *, const ch
                             const char *const *names, std::size_t output_number,
                             OrtValue **outputs) noexcept {
     FAIL_IF_TOLD;
-    const auto *bytes = static_cast<const unsigned char *>(inputs[0]->data);
-    std::size_t window = 1;
-    for (const Tensor &tensor : session->inputs) {
-        if (tensor.name == "frames") window = static_cast<std::size_t>(tensor.shape[1]);
-    }
-    const std::size_t frame = inputs[0]->bytes / window;
-    float sum = 0;
-    for (std::size_t i = 0; i < window; ++i) {
-        sum += static_cast<float>(bytes[i * frame]) * static_cast<float>(i + 1) / 255.0f;
-    }
-    float value = sum / static_cast<float>(window * (window + 1)) * 2;
-    if (input_number > 1) value += *static_cast<const float *>(inputs[1]->data) / 2;
+    const float value = session->value(
+        inputs[0]->data, input_number > 1 ? static_cast<const float *>(inputs[1]->data) : nullptr);
     for (std::size_t i = 0; i < output_number; ++i) {
         float *to = static_cast<float *>(outputs[i]->data);
         const bool map = std::strcmp(names[i], "saliency") == 0;
         std::fill_n(to, outputs[i]->bytes / sizeof(float),
-                    map && gives_nan ? 0.0f / static_cast<float>(live - live) : value);
+                    map && gives_nan ? std::numeric_limits<float>::quiet_NaN() : value);
     }
     return nullptr;
 }

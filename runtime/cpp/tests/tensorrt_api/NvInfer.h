@@ -1,5 +1,6 @@
 // The part of TensorRT 10's interface that src/tensorrt.cpp uses, as declarations: for compiling
-// it where TensorRT's own headers are not. Nothing that was compiled with this runs.
+// it, and running it on a stand-in, where TensorRT's own headers are not. (There the functions
+// are no virtual ones; nothing compiled with this runs with TensorRT itself.)
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -31,26 +32,26 @@ class ILogger {
 class IExecutionContext {
   public:
     virtual ~IExecutionContext() noexcept = default;
-    bool setInputShape(const char *name, const Dims &dims) noexcept;
-    bool setTensorAddress(const char *name, void *address) noexcept;
-    bool enqueueV3(cudaStream_t stream) noexcept;
+    virtual bool setInputShape(const char *name, const Dims &dims) noexcept = 0;
+    virtual bool setTensorAddress(const char *name, void *address) noexcept = 0;
+    virtual bool enqueueV3(cudaStream_t stream) noexcept = 0;
 };
 
 class ICudaEngine {
   public:
     virtual ~ICudaEngine() noexcept = default;
-    std::int32_t getNbIOTensors() const noexcept;
-    const char *getIOTensorName(std::int32_t index) const noexcept;
-    Dims getTensorShape(const char *name) const noexcept;
-    DataType getTensorDataType(const char *name) const noexcept;
-    TensorIOMode getTensorIOMode(const char *name) const noexcept;
-    IExecutionContext *createExecutionContext() noexcept;
+    virtual std::int32_t getNbIOTensors() const noexcept = 0;
+    virtual const char *getIOTensorName(std::int32_t index) const noexcept = 0;
+    virtual Dims getTensorShape(const char *name) const noexcept = 0;
+    virtual DataType getTensorDataType(const char *name) const noexcept = 0;
+    virtual TensorIOMode getTensorIOMode(const char *name) const noexcept = 0;
+    virtual IExecutionContext *createExecutionContext() noexcept = 0;
 };
 
 class IRuntime {
   public:
     virtual ~IRuntime() noexcept = default;
-    ICudaEngine *deserializeCudaEngine(const void *bytes, std::size_t size) noexcept;
+    virtual ICudaEngine *deserializeCudaEngine(const void *bytes, std::size_t size) noexcept = 0;
 };
 
 }  // namespace nvinfer1
