@@ -106,8 +106,9 @@ def test_fixations_tell_what_is_lost_of_the_agreement_with_people(
 ) -> None:
     """remega's BlowingBubbles: PyTorch's maps agree with 32 people, and the graph's as well."""
     remega = data("remega")
+    video = remega / "videos" / "BlowingBubbles.avi"
     graph = Path(shutil.copy(BUNDLED, tmp_path / "graph.onnx"))
-    options = ["--checkpoint", unisal_checkpoint, "--clips", remega / "videos" / "BlowingBubbles.avi",
+    options = ["--checkpoint", unisal_checkpoint, "--clips", video,
                "--frames", 12, "--fixations", f"remega={remega}", "--json"]  # fmt: skip
     done = verify(graph, *options)
     assert done.exit_code == 0, (done.output, done.exception)

@@ -65,6 +65,15 @@ class Comparison:
     rows: list[dict[str, Any]] = field(default_factory=list)
     worst: list[WorstFrame] = field(default_factory=list)
 
+    def add(self, row: dict[str, Any], result: Result, reference: Result) -> None:
+        """Note a frame, and keep its pictures if it is among the worst."""
+        self.rows.append(row)
+        distance = 1 - row["cc"]
+        if len(self.worst) < WORST_FRAMES or distance > self.worst[-1].distance:
+            pictures = _pictures(result, reference)
+            worst = WorstFrame(distance, row["clip"], row["frame"], pictures)
+            self.worst = heapq.nlargest(WORST_FRAMES, [*self.worst, worst])
+
     def figures(self) -> dict[str, Any]:
         """Return the summary that goes into the artefact's metadata.
 
@@ -128,6 +137,7 @@ def compare(
     comparisons = [Comparison(model.path, model.spec, model.backend.name) for model in models]
     for clip in clips:
         references: dict[tuple[Any, ...], Maps] = {}
+        scored: dict[tuple[Any, ...], dict[str, float]] = {}
         for model, deployable, comparison in zip(models, deployables, comparisons, strict=True):
             stream = model.stream(clip, limit=frames)
             key = (_options(model), model.spec.domain, stream.predictor.phases)
@@ -141,8 +151,15 @@ def compare(
             with stream:
                 fps = stream.source.fps
                 for result in stream:
-                    expected = references[key][result.index]
-                    _note(comparison, clip, result, expected, truth, fps)
+                    reference = _with_map(result, references[key][result.index])
+                    row = _row(clip, result, reference)
+                    points = _points(truth, result, fps)
+                    if len(points):
+                        frame = (*key, result.index)
+                        if frame not in scored:
+                            scored[frame] = _scores(reference, points, "_reference")
+                        row |= _scores(result, points) | scored[frame]
+                    comparison.add(row, result, reference)
     return comparisons
 
 
@@ -206,41 +223,37 @@ def _frames(clip: Path, spec: GraphSpec, count: int) -> Frames:
     return np.stack(frames)
 
 
-def _note(
-    comparison: Comparison,
-    clip: Path,
-    result: Result,
-    expected: Maps,
-    truth: Truth | None,
-    fps: float | None,
-) -> None:
-    """Compare one map."""
-    difference = np.abs(result.map - expected)
-    row: dict[str, Any] = {
+def _with_map(result: Result, expected: Maps) -> Result:
+    """Return the result that the frame would have with another map."""
+    return Result(result.index, result.time, result.frame, expected, letterbox=result.letterbox)
+
+
+def _row(clip: Path, result: Result, reference: Result) -> dict[str, Any]:
+    """Compare one map with PyTorch's."""
+    difference = np.abs(result.map - reference.map)
+    return {
         "clip": clip.name,
         "frame": result.index,
         "max_abs": float(difference.max()),
         "mean_abs": float(difference.mean()),
-        "cc": metrics.cc(result.map, expected),
-        "sim": metrics.sim(result.map, expected),
-        "kld": metrics.kld(result.map, expected),
+        "cc": metrics.cc(result.map, reference.map),
+        "sim": metrics.sim(result.map, reference.map),
+        "kld": metrics.kld(result.map, reference.map),
     }
-    reference = Result(
-        result.index, result.time, result.frame, expected, letterbox=result.letterbox
-    )
-    if truth is not None:
-        size = result.frame.shape[:2]
-        points, _ = inside(truth.fixations(result.index, size, fps), size)
-        if len(points):
-            for name, metric in (("nss", metrics.nss), ("auc_judd", metrics.auc_judd)):
-                row[name] = metric(result.saliency, points[:, 1:])
-                row[f"{name}_reference"] = metric(reference.saliency, points[:, 1:])
-    comparison.rows.append(row)
-    distance = 1 - row["cc"]
-    if len(comparison.worst) < WORST_FRAMES or distance > comparison.worst[-1].distance:
-        pictures = _pictures(result, reference)
-        worst = [*comparison.worst, WorstFrame(distance, clip.name, result.index, pictures)]
-        comparison.worst = heapq.nlargest(WORST_FRAMES, worst)
+
+
+def _points(truth: Truth | None, result: Result, fps: float | None) -> NDArray[np.int32]:
+    """Return the fixations of a frame as (y, x), (k, 2), in its own pixels."""
+    if truth is None:
+        return np.zeros((0, 2), np.int32)
+    size = result.frame.shape[:2]
+    return inside(truth.fixations(result.index, size, fps), size)[0][:, 1:]
+
+
+def _scores(result: Result, points: NDArray[np.int32], suffix: str = "") -> dict[str, float]:
+    """Score a map at the frame's size against where people looked."""
+    scores = {"nss": metrics.nss, "auc_judd": metrics.auc_judd}
+    return {f"{name}{suffix}": score(result.saliency, points) for name, score in scores.items()}
 
 
 def _pictures(result: Result, reference: Result) -> dict[str, Picture]:
