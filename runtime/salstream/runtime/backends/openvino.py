@@ -77,8 +77,11 @@ class OpenVinoBackend(Backend):
         }
         if precision:
             self.name += f"-{precision}"
-        if threads is not None and self._device == "CPU":
-            self._settings["INFERENCE_NUM_THREADS"] = threads
+        if self._device == "CPU":
+            # Decoding and encoding want a core now and then: threads may move out of the way.
+            self._settings["ENABLE_CPU_PINNING"] = False
+            if threads is not None:
+                self._settings["INFERENCE_NUM_THREADS"] = threads
         self._requests: dict[int, Any] = {}
         self._request(1)
 
