@@ -123,7 +123,11 @@ def test_streamed_maps_equal_pytorch(case: str, exported: Callable[[str], Export
             np.testing.assert_allclose(maps, expected.conspicuity, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", CASES)
+# One of each kind: the others differ in their weights.
+KINDS = ("unisal-hollywood", "unisal-salicon", "hd2s", "hd2s-dsl-dhf1k", "hd2s-net34", "esan")
+
+
+@pytest.mark.parametrize("case", KINDS)
 def test_openvino_says_the_same(case: str, exported: Callable[[str], Exported]) -> None:
     """Two streams in one call, with their states carried on."""
     pytest.importorskip("openvino")
@@ -142,12 +146,11 @@ def test_openvino_says_the_same(case: str, exported: Callable[[str], Exported]) 
         state, other_state = expected.state, actual.state
 
 
-@pytest.mark.parametrize("case", [*CASES, "unisal-dhf1k"])
+@pytest.mark.parametrize("case", [*KINDS, "salgradnet"])
 def test_it_builds_into_a_tensorrt_engine(case: str, exported: Callable[[str], Exported]) -> None:
     """TensorRT-RTX builds without a GPU."""
     pytest.importorskip("tensorrt_rtx")
-    path = exported(case).path if case in CASES else SaliencyModel.open(case).path
-    assert _build(path) > 1_000_000
+    assert _build(exported(case).path) > 1_000_000
 
 
 IN_EVERY_PRECISION = ("hd2s", "hd2s-dsl-dhf1k", "unisal-ucfsports", "esan")
@@ -173,7 +176,7 @@ def test_float16_is_nearly_the_same_and_builds(
     maps = [backend.run(frames, None).saliency.ravel() for backend in backends]
     assert np.corrcoef(maps[0], maps[1])[0, 1] >= 0.9995
     pytest.importorskip("tensorrt_rtx")
-    assert _build(path) < 0.6 * _build(graph.path)
+    assert _build(path) < 0.6 * graph.path.stat().st_size
 
 
 def test_float16_by_the_command(exported: Callable[[str], Exported], tmp_path: Path) -> None:
