@@ -55,10 +55,10 @@ def tiny(recipe: Recipe) -> Recipe:
     """Seconds on a CPU."""
     return replace(
         recipe,
-        clips=replace(recipe.clips, size=(64, 64), length=8, batch=2, accumulate=2),
+        clips=replace(recipe.clips, size=(64, 64), length=8, batch=2, accumulate=1),
         validation=replace(recipe.validation, every=4, stride=8, pictures=1),
         iterations=8,
-        save_every=2,
+        save_every=8,
         norm_momentum=0.1,
         accelerator="cpu",
     )

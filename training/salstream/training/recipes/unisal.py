@@ -54,11 +54,13 @@ def tiny(recipe: Recipe) -> Recipe:
     return replace(
         recipe,
         clips=replace(recipe.clips, size=(64, 96), length=3, batch=2, image_batch=2),
-        optimizer=replace(recipe.optimizer, backbone_rate=1.0, backbone_after=0),
+        optimizer=replace(
+            recipe.optimizer, learning_rate=0.004, backbone_rate=1.0, backbone_after=0
+        ),
         validation=replace(recipe.validation, every=4, stride=8, pictures=1),
         iterations=8,
         epochs=0,
-        save_every=2,
+        save_every=8,
         frozen_norms="none",
         norm_momentum=0.1,
         accelerator="cpu",
