@@ -13,6 +13,7 @@ A pack appears under its name when it is whole, so whatever has a name can be tr
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -218,7 +219,7 @@ def write_dataset(
 
 
 class PackWriter:
-    """Writes one pack, frame by frame; what leaves the ``with`` block early is not kept.
+    """Writes one pack, frame by frame; a pack that breaks off, or is empty, is not kept.
 
         with PackWriter(folder, "0001", (128, 192)) as pack:
             pack.start("0001", "train", 30.0, (360, 640), labelled=True)
@@ -228,6 +229,9 @@ class PackWriter:
         folder: Of the dataset.
         name: Of the pack; a file name.
         size: Height and width of frames and maps.
+
+    Attributes:
+        failed: Whether the disk is full or cannot be written.
 
     Raises:
         SalstreamError: The disk is full or cannot be written.
@@ -240,6 +244,8 @@ class PackWriter:
         self._items: list[dict[str, Any]] = []
         self._fixated: list[bool] = []
         self._fixations: list[NDArray[np.int32]] = []
+        self._notes: dict[str, Any] = {}
+        self.failed = False
 
     def __enter__(self) -> Self:
         try:
@@ -300,12 +306,26 @@ class PackWriter:
             self._frames.append(frame)
             self._maps.append(density)
         except OSError as error:
+            self.failed = True
             raise SalstreamError(f"cannot write {self._part}: {_why(error)}") from error
         if fixations is not None and len(fixations):
             places = np.full((len(fixations), 1), len(self._fixated))
             self._fixations.append(np.hstack((places, fixations)).astype(np.int32))
         self._fixated.append(bool(density.any()))
         item["length"] += 1
+
+    def take_back(self, videos: int) -> None:
+        """Forget everything after the first ``videos`` videos, as if it had not been added."""
+        del self._items[videos:]
+        frames = sum(item["length"] for item in self._items)
+        del self._fixated[frames:]
+        self._fixations = [rows for rows in self._fixations if rows[0, 0] < frames]
+        self._frames.truncate(frames)
+        self._maps.truncate(frames)
+
+    def note(self, **facts: Any) -> None:
+        """Keep something else to know in ``pack.json``."""
+        self._notes |= facts
 
     def __exit__(
         self,
@@ -316,7 +336,7 @@ class PackWriter:
         try:
             self._frames.close()
             self._maps.close()
-            if kind is None:
+            if kind is None and self._items:
                 self._finish()
         except OSError as failure:
             raise SalstreamError(f"cannot write {self._part}: {_why(failure)}") from failure
@@ -329,7 +349,7 @@ class PackWriter:
         np.save(self._part / "fixated.npy", np.array(self._fixated, bool))
         table = np.concatenate([np.zeros((0, 4), np.int32), *self._fixations])
         np.save(self._part / "fixations.npy", table)
-        (self._part / "pack.json").write_text(json.dumps({"videos": self._items}))
+        (self._part / "pack.json").write_text(json.dumps({"videos": self._items, **self._notes}))
         shutil.rmtree(self._final, ignore_errors=True)
         self._part.rename(self._final)
 
@@ -342,6 +362,7 @@ class _ArrayFile:
         self._count = 0
         self._file: BinaryIO = path.open("wb")
         self._write_header()
+        self._begin = self._file.tell()
 
     def append(self, values: NDArray[np.uint8]) -> None:
         if values.shape != self._shape or values.dtype != np.uint8:
@@ -350,6 +371,11 @@ class _ArrayFile:
             )
         self._file.write(np.ascontiguousarray(values).data)
         self._count += 1
+
+    def truncate(self, count: int) -> None:
+        self._count = count
+        self._file.seek(self._begin + count * math.prod(self._shape))
+        self._file.truncate()
 
     def close(self) -> None:
         try:

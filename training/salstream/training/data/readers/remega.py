@@ -1,0 +1,37 @@
+"""remega: HEVC test sequences watched by 32 people (Xu, Jiang, Sun, Ye and Wang, TIP 2017)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from salstream.training.data.readers.layouts import VIDEO_SUFFIXES, child, files_in
+from salstream.training.data.readers.tables import read_table, timed
+from salstream.training.data.recordings import (
+    Found,
+    Recording,
+    TimedFixations,
+    seeded_splits,
+)
+
+
+def find(root: Path) -> Found:
+    """Find ``videos/NAME.avi`` and ``fixations.csv``; without official splits, seeded ones.
+
+    Columns: video, subject, start_ms, duration_ms, x, y, in the video's own pixels from 0.
+    """
+    table = child(root, "fixations.csv")
+    columns = ("start_ms", "duration_ms", "subject", "y", "x")
+    rows = read_table(table, "video", columns) if table.is_file() else {}
+    videos = sorted(files_in(child(root, "videos", "video"), VIDEO_SUFFIXES), key=lambda p: p.stem)
+    recordings = [
+        Recording(
+            path.stem,
+            "train",
+            path,
+            TimedFixations(timed(rows[path.stem])) if path.stem in rows else None,
+        )
+        for path in videos
+    ]
+    missing = sorted(set(rows) - {path.stem for path in videos})
+    notes = [f"fixations.csv has {name}, but there is no such video" for name in missing]
+    return Found(seeded_splits(recordings), "seeded, by video", notes=notes)
