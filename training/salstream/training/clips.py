@@ -35,12 +35,28 @@ class Geometry:
     Attributes:
         size: Height and width of the input.
         map_size: Height and width of the map.
-        letterbox: Keep a frame's proportions and fill up with black, instead of stretching.
+        letterbox: Frames keep their proportions and are filled up with black.
     """
 
     size: tuple[int, int]
     map_size: tuple[int, int]
     letterbox: bool = False
+
+    def check(self, name: str, dataset: PackedDataset) -> None:
+        """Refuse frames that were packed in another way.
+
+        Raises:
+            UsageError: The message has the command that packs them right.
+        """
+        letterboxed = dataset.about.get("fit") == "letterbox"
+        # Black borders do not stretch with the frame, so such packs have the size to the pixel.
+        if letterboxed != self.letterbox or (letterboxed and dataset.size != self.size):
+            size = "x".join(map(str, self.size))
+            fit = " --fit letterbox" if self.letterbox else ""
+            raise UsageError(
+                f"{name}: {dataset.folder} has frames of another kind than the network takes; "
+                f"pack them with: salstream prepare {dataset.name} … --size {size}{fit}"
+            )
 
     @classmethod
     def of(cls, recipe: Recipe) -> Geometry:
@@ -50,21 +66,6 @@ class Geometry:
             stride = esan.model.MAP_STRIDE
             return cls((height, width), (height // stride, width // stride), letterbox=True)
         return cls((height, width), (height, width))
-
-    def fit(self, picture: Frames, proportions: tuple[int, int], size: tuple[int, int]) -> Frames:
-        """Bring a frame or a map to a size.
-
-        Args:
-            picture: uint8, (height, width) or (height, width, 3).
-            proportions: Height and width of the frame as it was filmed.
-            size: ``self.size`` or ``self.map_size``.
-        """
-        if not self.letterbox:
-            return _resized(picture, size)
-        top, left, height, width = placement(proportions, size)
-        canvas = np.zeros((*size, *picture.shape[2:]), np.uint8)
-        canvas[top : top + height, left : left + width] = _resized(picture, (height, width))
-        return canvas
 
     def place(self, points: NDArray[np.int32], frame_size: tuple[int, int]) -> NDArray[np.bool_]:
         """Return fixations as a map.
@@ -234,15 +235,13 @@ class Source:
         indices = frames[random.integers(len(frames))]
         flip = random.random() < clips.flip
         film = video.frames
-        pictures = np.stack(
-            [geometry.fit(film[i], video.fixation_size, geometry.size) for i in indices]
-        )
+        pictures = np.stack([resized(film[i], geometry.size) for i in indices])
         shape = (len(wanted), *geometry.map_size)
         maps, fixations = np.zeros(shape, np.uint8), np.zeros(shape, bool)
         if self.labelled:
             truth = self.maps(video)
             for place, index in enumerate(indices[wanted]):
-                maps[place] = geometry.fit(truth[index], video.fixation_size, geometry.map_size)
+                maps[place] = resized(truth[index], geometry.map_size)
                 fixations[place] = geometry.place(video.fixations(int(index)), video.fixation_size)
         if flip:
             pictures, maps, fixations = pictures[:, :, ::-1], maps[..., ::-1], fixations[..., ::-1]
@@ -250,9 +249,14 @@ class Source:
 
 
 def open_source(
-    name: str, dataset: PackedDataset, recipe: Recipe, labelled: bool, teacher: Maps | None = None
+    name: str,
+    dataset: PackedDataset,
+    recipe: Recipe,
+    labelled: bool,
+    teacher: Maps | None = None,
+    split: str = "train",
 ) -> Source:
-    """Return the training videos of a dataset.
+    """Return the videos of a dataset that clips are drawn from.
 
     Args:
         name: As the recipe calls it.
@@ -260,13 +264,16 @@ def open_source(
         recipe: Says how clips are drawn.
         labelled: Whether maps are wanted.
         teacher: Gives maps of videos that have none.
+        split: Which of the videos.
 
     Raises:
-        UsageError: There are no videos, or none that can be used.
+        UsageError: There are no videos, none that can be used, or they were packed for another
+            network.
     """
-    videos = dataset.videos("train")
+    Geometry.of(recipe).check(name, dataset)
+    videos = dataset.videos(split)
     if not videos:
-        raise UsageError(f"{name}: {dataset.folder} has no videos in its training split")
+        raise UsageError(f"{name}: {dataset.folder} has no videos for {split}")
     unlabelled = [video.name for video in videos if not video.labelled]
     if labelled and unlabelled and teacher is None:
         raise UsageError(
@@ -318,7 +325,8 @@ def _starts(count: int, length: int, stride: int) -> int:
     return whole if whole > 0 else count
 
 
-def _resized(picture: Frames, size: tuple[int, int]) -> Frames:
+def resized(picture: Frames, size: tuple[int, int]) -> Frames:
+    """Bring a frame or a map to a size; both uint8."""
     if picture.shape[:2] == size:
         return picture
     height, width = size

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from salstream.runtime.errors import SalstreamError
 from salstream.training import esan, hd2s, metrics, networks, unisal
-from salstream.training.clips import Geometry, stride_of
+from salstream.training.clips import Geometry, resized, stride_of
 from salstream.training.data.packed import PackedVideo
 from salstream.training.recipes.config import Recipe
 from salstream.training.sliding import windows
@@ -51,7 +51,7 @@ def predict(
 
     def frames(indices: Sequence[int]) -> Tensor:
         """Return (frames, height, width, 3)."""
-        fitted = [geometry.fit(film[i], video.fixation_size, geometry.size) for i in indices]
+        fitted = [resized(film[i], geometry.size) for i in indices]
         return torch.from_numpy(np.stack(fitted)).to(device)
 
     if recipe.family == "hd2s":
@@ -103,7 +103,7 @@ def validate(
         wanted = (wanted if len(wanted) else fixated[:1]).tolist()
         values = defaultdict(list)
         for index, saliency in predict(model, recipe, video, domain, wanted):
-            density = geometry.fit(truth[index], video.fixation_size, geometry.map_size)
+            density = resized(truth[index], geometry.map_size)
             points = geometry.place(video.fixations(index), video.fixation_size)
             values["cc"].append(metrics.cc(saliency, density))
             values["sim"].append(metrics.sim(saliency, density))

@@ -1,2 +1,5 @@
 """x."""
-def register(app): pass
+
+
+def register(app):
+    pass
