@@ -129,7 +129,13 @@ def prepare_dataset(
     """
     options = options or Options()
     found = find_recordings(dataset, path)
-    choices = {"fit": options.fit, "sigma": options.sigma, "splits": found.splits}
+    given = any(r.truth is not None and "maps" in r.truth.counts for r in found.recordings)
+    choices = {
+        "fit": options.fit,
+        "sigma": options.sigma,
+        "splits": found.splits,
+        "densities": "given" if given else "made",
+    }
     _refuse_another(output, dataset, options, choices)
 
     def write(*, finished: bool, **more: Any) -> None:
