@@ -35,7 +35,9 @@ LEVELS = (1, 2, 3, 4)
 
 def main() -> None:
     """Train, freeze, classify, tell."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--source", type=Path, required=True, help="packed, labelled")
     parser.add_argument("--target", type=Path, required=True, help="packed")
     parser.add_argument("--output", "-o", type=Path, required=True)
@@ -67,7 +69,13 @@ def main() -> None:
 
 
 def probe(
-    recipe: Recipe, data: dict[str, Path], run: Path, name: str, clips: int, held_out: int, steps: int
+    recipe: Recipe,
+    data: dict[str, Path],
+    run: Path,
+    name: str,
+    clips: int,
+    held_out: int,
+    steps: int,
 ) -> list[dict[str, str | int | float]]:
     """Train a new classifier per level on frozen features; return its accuracy as it learns."""
     model = build(recipe)

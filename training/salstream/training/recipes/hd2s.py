@@ -46,7 +46,7 @@ def small(recipe: Recipe) -> Recipe:
         clips=replace(recipe.clips, size=(64, 96), length=8, batch=4, accumulate=1),
         optimizer=replace(recipe.optimizer, learning_rate=1e-3),
         validation=replace(recipe.validation, every=50, stride=50),
-        iterations=200,
+        iterations=150,
         norm_momentum=0.1,
     )
 
