@@ -23,10 +23,10 @@ def tiny(recipe: Recipe) -> Recipe:
     """Seconds on a CPU; from scratch, so at a larger learning rate."""
     return replace(
         recipe,
-        clips=replace(recipe.clips, size=(64, 64), length=5, batch=1),
+        clips=replace(recipe.clips, size=(32, 64), length=5, batch=1),
         optimizer=replace(recipe.optimizer, learning_rate=3e-5),
-        validation=replace(recipe.validation, every=4, stride=8, pictures=1),
-        iterations=8,
-        save_every=8,
+        validation=replace(recipe.validation, every=6, stride=8, pictures=1),
+        iterations=6,
+        save_every=6,
         accelerator="cpu",
     )

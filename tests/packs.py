@@ -23,15 +23,20 @@ def pack(
     splits: Sequence[Split] = SPLITS,
     seed: int = 0,
     name: str = "made-up",
+    fit: str = "stretch",
 ) -> Path:
-    """Pack videos in each of which a disc moves and is where people look; return the folder."""
+    """Pack videos in each of which a disc moves and is where people look; return the folder.
+
+    They were filmed at 360×540 pixels; with ``letterbox``, at the packed proportions.
+    """
+    filmed = (360, 540) if fit == "stretch" else (6 * size[0], 6 * size[1])
     random = np.random.default_rng(seed)
     rows, columns = np.mgrid[: size[0], : size[1]]
-    write_dataset(folder, name, size, static=fps is None, finished=False)
+    write_dataset(folder, name, size, static=fps is None, finished=False, fit=fit)
     for number in range(videos):
         with PackWriter(folder, f"{number:04d}", size) as writer:
             writer.start(
-                f"{number:04d}", splits[number % len(splits)], fps, (360, 540), labelled=labelled
+                f"{number:04d}", splits[number % len(splits)], fps, filmed, labelled=labelled
             )
             start, step = random.uniform(0.2, 0.8, 2) * size, random.uniform(-1, 1, 2)
             ground = random.integers(0, 120, (*size, 3))
@@ -40,9 +45,9 @@ def pack(
                 squared = (rows - y) ** 2 + (columns - x) ** 2
                 frame = np.where(squared[..., None] < 36, 250, ground).astype(np.uint8)
                 density = np.asarray(255 * np.exp(-squared / 72), np.uint8)
-                at = (np.array([[y, x]]) / size * (360, 540)).astype(int)
+                at = (np.array([[y, x]]) / size * filmed).astype(int)
                 points = np.hstack((np.zeros((1, 1), int), at))
                 density_of = density if labelled else None
                 writer.append(frame, density_of, points if labelled else None)
-    write_dataset(folder, name, size, static=fps is None, finished=True)
+    write_dataset(folder, name, size, static=fps is None, finished=True, fit=fit)
     return folder
