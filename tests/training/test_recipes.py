@@ -89,6 +89,7 @@ def test_settings_change_what_they_name_and_nothing_else() -> None:
         (["clips.size=64"], "clips.size must be HEIGHTxWIDTH, got '64'"),
         (["clips.batch=many"], "clips.batch must be int"),
         (["clips.batch=0"], "clips.batch must be at least 1"),
+        (["clips.length=7"], "clips of 8 to 16 frames, got clips.length=7"),
         (["multi_level=maybe"], "true or false"),
         (["clips.mix=both"], "alternate or shuffle"),
         (["epochs=3"], "either iterations or epochs"),

@@ -163,6 +163,25 @@ def test_a_trained_checkpoint_is_exported_and_streamed(
 # The optimizer's step
 
 
+def test_the_gradient_of_the_shortest_clips_is_right() -> None:
+    """PyTorch's float32 against its float64; below 8 frames they differ by half."""
+    shortest = recipes.get("hd2s-tiny").clips.length
+    with pytest.raises(UsageError, match="8 to 16"):
+        recipes.get("hd2s-tiny").with_settings([f"clips.length={shortest - 1}"])
+    torch.manual_seed(0)
+    stem = build(recipes.get("hd2s-net1-tiny")).get_submodule("featureExtractor.block1.0.conv_t")
+    x = torch.randn(2, 64, shortest, 16, 16)
+    weights = torch.randn(2, 64, shortest // 2, 16, 16)
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        stem.zero_grad()
+        (stem.to(dtype)(x.to(dtype)) * weights.to(dtype)).sum().backward()
+        (parameter,) = stem.parameters()
+        assert parameter.grad is not None
+        gradients.append(parameter.grad.clone().double())
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-3)
+
+
 def test_a_batch_of_one_domain_changes_nothing_of_another(
     packs: dict[str, Path], tmp_path: Path
 ) -> None:

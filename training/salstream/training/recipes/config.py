@@ -10,6 +10,12 @@ from typing import Any, Final, Literal, Self, get_args, get_origin, get_type_hin
 
 from salstream.runtime.errors import UsageError
 from salstream.training import networks
+from salstream.training.hd2s.config import CLIP_LENGTHS
+
+
+# HD2S can make a map of 5 frames, but below 8 PyTorch 2.13 on a CPU gets the gradient of the
+# stem's 7×1×1 convolution of stride 2 wrong by half, or crashes (oneDNN; forwards it is right).
+_HD2S_LENGTHS: Final = range(8, CLIP_LENGTHS[-1] + 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +181,13 @@ class Recipe:
         for key, value in counts.items():
             if value < 1:
                 raise UsageError(f"{key} must be at least 1, got {value}")
+
+        if self.family == "hd2s" and self.clips.length not in _HD2S_LENGTHS:
+            shortest, longest = _HD2S_LENGTHS[0], _HD2S_LENGTHS[-1]
+            raise UsageError(
+                f"HD2S is trained on clips of {shortest} to {longest} frames, got "
+                f"clips.length={self.clips.length}"
+            )
 
     @property
     def family(self) -> str:

@@ -56,9 +56,9 @@ def tiny(recipe: Recipe) -> Recipe:
     return replace(
         recipe,
         clips=replace(recipe.clips, size=(64, 64), length=8, batch=2, accumulate=1),
-        validation=replace(recipe.validation, every=4, stride=8, pictures=1),
-        iterations=8,
-        save_every=8,
+        validation=replace(recipe.validation, every=6, stride=8, pictures=1),
+        iterations=6,
+        save_every=6,
         norm_momentum=0.1,
         accelerator="cpu",
     )
