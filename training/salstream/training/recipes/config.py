@@ -12,7 +12,6 @@ from salstream.runtime.errors import UsageError
 from salstream.training import networks
 from salstream.training.hd2s.config import CLIP_LENGTHS
 
-
 # HD2S can make a map of 5 frames, but below 8 PyTorch 2.13 on a CPU gets the gradient of the
 # stem's 7×1×1 convolution of stride 2 wrong by half, or crashes (oneDNN; forwards it is right).
 _HD2S_LENGTHS: Final = range(8, CLIP_LENGTHS[-1] + 1)
