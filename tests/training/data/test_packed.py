@@ -102,7 +102,7 @@ def test_a_pack_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
         pack.start("a", "train", 25.0, (60, 80), labelled=False)
         pack.append(frames(1, 0)[0])
         raise KeyboardInterrupt
-    assert list((tmp_path / "packs").iterdir()) == []
+    assert not list(tmp_path.glob("pa*/*"))
 
 
 def test_wrong_shapes_and_half_labelled_videos_are_refused(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
         pack.start("a", "train", 25.0, (60, 80), labelled=False)
         for _ in range(1000):
             pack.append(np.zeros((*SIZE, 3), np.uint8))
-    assert list((tmp_path / "packs").iterdir()) == []
+    assert not list(tmp_path.glob("pa*/*"))
 
 
 def test_what_is_no_finished_dataset_is_refused(tmp_path: Path, dataset: PackedDataset) -> None:

@@ -19,6 +19,7 @@ What has no answer:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -29,6 +30,7 @@ from salstream.runtime.errors import UsageError
 __all__ = ["auc_judd", "cc", "kld", "nss", "s_auc", "sim"]
 
 _EPSILON: Final = 2.220446049250313e-16  # MATLAB's eps
+_BLOCK: Final = 1 << 15
 _THRESHOLDS: Final = np.linspace(1.0, 0.0, 11)  # of s-AUC; step 0.1, highest first
 
 Array = NDArray[Any]
@@ -69,11 +71,14 @@ def cc(saliency: Array, density: Array) -> float:
     saliency, density = _pair(saliency, density)
     if not density.any():
         return np.nan
-    a = np.subtract(saliency, saliency.mean(dtype=np.float64), dtype=np.float64).ravel()
-    b = np.subtract(density, density.mean(dtype=np.float64), dtype=np.float64).ravel()
     if _constant(saliency) or _constant(density):
         return 0.0
-    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+    mean_a, mean_b = saliency.mean(dtype=np.float64), density.mean(dtype=np.float64)
+    products = np.zeros(3)
+    for a, b in _blocks(saliency, density):
+        x, y = a - mean_a, b - mean_b
+        products += x @ y, x @ x, y @ y
+    return float(products[0] / np.sqrt(products[1] * products[2]))
 
 
 def sim(saliency: Array, density: Array) -> float:
@@ -92,7 +97,11 @@ def sim(saliency: Array, density: Array) -> float:
     saliency, density = _pair(saliency, density)
     if not density.any():
         return np.nan
-    return float(np.minimum(_stretched(saliency), _stretched(density)).sum())
+    (low_a, scale_a), (low_b, scale_b) = _stretch(saliency), _stretch(density)
+    total = 0.0
+    for a, b in _blocks(saliency, density):
+        total += float(np.minimum((a - low_a) * scale_a, (b - low_b) * scale_b).sum())
+    return total
 
 
 def kld(saliency: Array, density: Array) -> float:
@@ -113,11 +122,12 @@ def kld(saliency: Array, density: Array) -> float:
         raise UsageError("KLD compares distributions, and one of the maps has negative values")
     if not density.any():
         return np.nan
-    where = np.flatnonzero(density)  # Q log(…) is 0 elsewhere
-    q = density.ravel()[where] / density.sum(dtype=np.float64)
-    total = saliency.sum(dtype=np.float64)
-    p = saliency.ravel()[where] / total if total > 0 else np.full(q.shape, 1 / saliency.size)
-    return float(q @ np.log(_EPSILON + q / (p + _EPSILON)))
+    sum_p, sum_q = saliency.sum(dtype=np.float64), density.sum(dtype=np.float64)
+    total = 0.0
+    for a, b in _blocks(saliency, density):
+        p, q = a / sum_p if sum_p > 0 else 1 / saliency.size, b / sum_q
+        total += float(q @ np.log(_EPSILON + q / (p + _EPSILON)))
+    return total
 
 
 def auc_judd(saliency: Array, fixations: Array) -> float:
@@ -187,6 +197,14 @@ def _share_above(values: Array, low: float, high: float) -> NDArray[np.float64]:
     return 1 - np.searchsorted(ranked, _THRESHOLDS, side="left") / ranked.size
 
 
+def _blocks(a: Array, b: Array) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Yield both maps in float64, piece by piece: pieces stay in the cache, maps do not."""
+    a, b = a.ravel(), b.ravel()
+    for begin in range(0, a.size, _BLOCK):
+        piece = slice(begin, begin + _BLOCK)
+        yield a[piece].astype(np.float64), b[piece].astype(np.float64)
+
+
 def _moments(saliency: Array) -> tuple[float, float]:
     """Mean and sample standard deviation; exactly 0 for a constant map."""
     if _constant(saliency):
@@ -196,12 +214,12 @@ def _moments(saliency: Array) -> tuple[float, float]:
     return mean, float(np.sqrt(centred @ centred / (centred.size - 1)))
 
 
-def _stretched(values: Array) -> NDArray[np.float64]:
+def _stretch(values: Array) -> tuple[float, float]:
+    """What to subtract, and what to multiply by, for minimum 0 and sum 1."""
     low, high = float(values.min()), float(values.max())
-    if low == high:
-        return np.full(values.shape, 1 / values.size)
-    stretched = np.subtract(values, low, dtype=np.float64) / (high - low)
-    return np.asarray(stretched / stretched.sum(), np.float64)
+    if low == high:  # the even distribution
+        return low - 1.0, 1 / values.size
+    return low, 1 / (float(values.sum(dtype=np.float64)) - low * values.size)
 
 
 def _constant(values: Array) -> bool:

@@ -7,7 +7,7 @@
     FOLDER/packs/NAME/fixated.npy    bool, (frames,): whether the frame's map is not all zero
     FOLDER/packs/NAME/fixations.npy  int32, (k, 4): frame, subject (-1: unknown), y, x; by frame
 
-A pack appears under its name when it is whole, so whatever has a name can be trusted.
+A pack is written in FOLDER/parts and moved when it is whole, so what is in packs can be trusted.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ class PackWriter:
 
     def __init__(self, folder: Path, name: str, size: tuple[int, int]) -> None:
         self._final = folder / "packs" / name
-        self._part = folder / "packs" / f"{name}.part"
+        self._part = folder / "parts" / name
         self._size = size
         self._items: list[dict[str, Any]] = []
         self._fixated: list[bool] = []
@@ -251,6 +251,7 @@ class PackWriter:
         try:
             shutil.rmtree(self._part, ignore_errors=True)
             self._part.mkdir(parents=True)
+            self._final.parent.mkdir(exist_ok=True)
             self._frames = _ArrayFile(self._part / "frames.npy", (*self._size, 3))
             self._maps = _ArrayFile(self._part / "maps.npy", self._size)
         except OSError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -184,8 +185,22 @@ def prepare_dataset(
     if report.recordings == 0:
         first = next(iter(report.left_out.values()), "")
         raise SalstreamError(f"every recording of {path} was left out; the first one: {first}")
+    _tidy(output, {job.name for job in jobs})
     write(finished=True, left_out=report.left_out)
     return report
+
+
+def _tidy(output: Path, current: set[str]) -> None:
+    """Remove what is no part of the dataset any more.
+
+    Parts of a run that was killed; and packs of recordings that have since moved to another
+    split, because more were found: nothing may be in two splits.
+    """
+    shutil.rmtree(output / "parts", ignore_errors=True)
+    for pack in (output / "packs").iterdir():
+        if pack.name not in current:
+            logger.info("removed %s: its recordings are packed anew", pack)
+            shutil.rmtree(pack)
 
 
 class _Stopped(Exception):  # noqa: N818 - not an error: another one is on its way

@@ -96,8 +96,7 @@ class Recording:
         """Decode the frames, BGR.
 
         Raises:
-            SalstreamError: A frame cannot be decoded. Images that follow can be read by
-                asking `read` for them one by one; a video ends there.
+            SalstreamError: A frame cannot be decoded.
         """
         if isinstance(self.source, Path) and not self.static:
             with open_source(self.source) as opened:
@@ -154,15 +153,17 @@ class TimedFixations:
 
     def __init__(self, table: NDArray[np.float64], size: Size | None = None) -> None:
         self._table = table[np.argsort(table[:, 0], kind="stable")]
+        # to the microsecond, so that a fixation that ends as a frame begins is not at it
+        self._start = self._table[:, 0].round(6)
+        self._end = (self._table[:, 0] + self._table[:, 1]).round(6)
         self._size = size
 
     def fixations(self, index: int, size: Size, fps: float | None) -> Points:
         """Return one point for each person who is fixating at the frame's time."""
         if fps is None:
             raise SalstreamError("fixations with times need a video's frame rate")
-        now = index / fps
-        start, duration = self._table[:, 0], self._table[:, 1]
-        current = self._table[(start <= now) & (now < start + duration)]
+        now = round(index / fps, 6)
+        current = self._table[(self._start <= now) & (now < self._end)]
         latest = {row[2]: row for row in current}  # later rows began later
         return pixels(np.array(list(latest.values())).reshape(-1, 5)[:, 2:])
 

@@ -42,11 +42,13 @@ def evaluate(
         int | None, typer.Option(min=1, help="Only the first so many recordings.")
     ] = None,
     sigma: Annotated[
-        float,
+        float | None,
         typer.Option(
-            min=0.001, max=0.5, help="Of density maps made from fixations, share of the height."
+            min=0.001,
+            max=0.5,
+            help="Of density maps made from fixations, as a share of the height [0.035].",
         ),
-    ] = 0.035,
+    ] = None,
     baselines: Annotated[
         bool, typer.Option("--baselines/--no-baselines", help="Score the baselines too.")
     ] = True,
@@ -95,7 +97,7 @@ def evaluate(
     ]
     entrants: list[Entrant] = [*opened]
     if baselines:
-        entrants += _baselines(scenes, sigma)
+        entrants += _baselines(scenes)
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -147,7 +149,7 @@ def _open(
     return Model(path.name, SaliencyModel.open(model, backend=backend, threads=threads))
 
 
-def _baselines(scenes: Scenes, sigma: float) -> Iterator[Entrant]:
+def _baselines(scenes: Scenes) -> Iterator[Entrant]:
     from salstream.training.evaluation.entrants import CentreBias, Chance, Observers
 
     names = {scene.name for scene in scenes.scored}
@@ -155,5 +157,5 @@ def _baselines(scenes: Scenes, sigma: float) -> Iterator[Entrant]:
         yield CentreBias(scenes.training)
     yield Chance()
     if any(scene.observers for scene in scenes.scored):
-        yield Observers(one=False, sigma=sigma)
-        yield Observers(one=True, sigma=sigma)
+        yield Observers(one=False, sigma=scenes.sigma)
+        yield Observers(one=True, sigma=scenes.sigma)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ from salstream.training.metrics import auc_judd, cc, kld, nss, s_auc, sim
 
 METRICS: Final = ("nss", "cc", "sim", "kld", "auc_judd", "s_auc")
 RESAMPLES: Final = 2000
+PICTURED: Final = 40  # recordings that pictures are kept of, evenly over the dataset
 OTHERS: Final = 10_000  # at most so many fixations of other scenes are s-AUC's negatives
 _PICTURE_WIDTH: Final = 320
 
@@ -119,6 +122,7 @@ def evaluate(
     entrants: Sequence[Entrant],
     every: int = 1,
     progress: Callable[[str, str], None] | None = None,
+    workers: int | None = None,
 ) -> Evaluation:
     """Score every entrant on every scene.
 
@@ -128,41 +132,48 @@ def evaluate(
         entrants: Models first: baselines are scored on the frames that the first one gave.
         every: Score every n-th frame; all are streamed.
         progress: Called with entrant and scene before each scene.
+        workers: Frames scored at a time, beside the streams; None: as many as there are cores.
 
     Raises:
         SalstreamError: A scene is damaged or does not fit its annotation, or a model fails.
     """
     # Streams have threads of their own; more would fight for the cores.
     cv2.setNumThreads(1)
+    workers = workers or os.cpu_count() or 1
     others = _Others(scenes.scored)
     evaluation = Evaluation(scenes.dataset, split, every, [], list(scenes.notes))
     indices: dict[str, list[int]] = {}
-    for entrant in entrants:
-        result = Result(entrant.name, entrant.about, entrant.model)
-        for scene in scenes.scored:
-            if progress:
-                progress(entrant.name, scene.name)
-            known = indices.get(scene.name)
-            shown = scene.count // 2 // every * every
-            rows: list[NDArray[np.float64]] = []
-            scores = SceneScores(scene.name, scene.split, [], np.zeros((0, len(METRICS))))
-            for entry in entrant.enter(scene, known, every):
-                if known is None:
-                    indices.setdefault(scene.name, []).append(entry.index)
-                if entry.truth.empty:
-                    scores.nobody += 1
-                    continue
-                rows.append(score(entry, others.of(scene, entry.truth.density.shape)))
-                scores.frames.append(entry.index)
-                if entry.frame is not None and entry.index == shown:
-                    _keep_pictures(evaluation, result, scene.name, entry)
-            scores.values = np.array(rows).reshape(-1, len(METRICS))
-            result.scenes.append(scores)
-        if not any(len(scores.frames) for scores in result.scenes):
-            if entrant.model:
+    places = np.linspace(0, len(scenes.scored) - 1, min(PICTURED, len(scenes.scored)))
+    pictured = {scenes.scored[place].name for place in places.round().astype(int)}
+    with ThreadPoolExecutor(workers) as pool:
+        for entrant in entrants:
+            result = Result(entrant.name, entrant.about, entrant.model)
+            for scene in scenes.scored:
+                if progress:
+                    progress(entrant.name, scene.name)
+                known = indices.get(scene.name)
+                shown = scene.count // 2 // every * every if scene.name in pictured else None
+                rows: list[Future[NDArray[np.float64]]] = []
+                scores = SceneScores(scene.name, scene.split, [], np.zeros((0, len(METRICS))))
+                for entry in entrant.enter(scene, known, every):
+                    if known is None:
+                        indices.setdefault(scene.name, []).append(entry.index)
+                    if entry.truth.empty:
+                        scores.nobody += 1
+                        continue
+                    if len(rows) >= 2 * workers:  # maps at the frame's size are not piled up
+                        rows[-2 * workers].result()
+                    fixated_elsewhere = others.of(scene, entry.truth.density.shape)
+                    rows.append(pool.submit(score, entry, fixated_elsewhere))
+                    scores.frames.append(entry.index)
+                    if entry.frame is not None and entry.index == shown:
+                        _keep_pictures(evaluation, result, scene.name, entry)
+                scores.values = np.array([row.result() for row in rows]).reshape(-1, len(METRICS))
+                result.scenes.append(scores)
+            if any(len(scores.frames) for scores in result.scenes):
+                evaluation.results.append(result)
+            elif entrant.model:
                 raise SalstreamError(f"{entrant.name}: nobody fixated in any of the scored frames")
-            continue
-        evaluation.results.append(result)
     return evaluation
 
 
@@ -188,7 +199,9 @@ class _Others:
     """Fixations of the other scenes, for s-AUC, as shares of height and width."""
 
     def __init__(self, scenes: Sequence[Scene]) -> None:
-        self._shares = {scene.name: self._sampled(scene) for scene in scenes}
+        sampled = [self._sampled(scene) for scene in scenes]
+        self._shares = np.concatenate(sampled)
+        self._owners = np.repeat([scene.name for scene in scenes], [len(s) for s in sampled])
         self._name = ""
         self._size: Size = (0, 0)
         self._points = np.zeros((0, 2), np.int32)
@@ -199,15 +212,14 @@ class _Others:
         return (points[:, 1:] + 0.5) / scene.size
 
     def of(self, scene: Scene, size: tuple[int, ...]) -> NDArray[np.int32]:
-        """Return the others' points in pixels of ``size``, each pixel once."""
+        """Return the others' points in pixels of ``size``."""
         if (self._name, self._size) != (scene.name, size):
-            shares = [points for name, points in self._shares.items() if name != scene.name]
-            pool = np.concatenate([np.zeros((0, 2)), *shares])
+            pool = self._shares[self._owners != scene.name]
             if len(pool) > OTHERS:
                 rng = np.random.default_rng([0, *scene.name.encode()])
-                pool = pool[rng.choice(len(pool), OTHERS, replace=False)]
+                pool = rng.choice(pool, OTHERS, replace=False, shuffle=False)
             self._name, self._size = scene.name, (size[0], size[1])
-            self._points = np.unique(np.floor(pool * size).astype(np.int32), axis=0)
+            self._points = np.floor(pool * size).astype(np.int32)
         return self._points
 
 

@@ -37,7 +37,7 @@ _Stats = NDArray[np.float64]
 
 def print_table(evaluation: Evaluation, console: Console) -> None:
     """Print the means and their 95 % intervals."""
-    table = Table(title=_title(evaluation), title_justify="left")
+    table = Table(box=None, padding=(0, 1, 0, 0))  # 80 columns are enough
     table.add_column("", no_wrap=True)
     for title in TITLES.values():
         table.add_column(title, justify="right", no_wrap=True)
@@ -46,8 +46,8 @@ def print_table(evaluation: Evaluation, console: Console) -> None:
         table.add_row(result.name, *(_number(mean) for mean in stats[:, 0]))
         table.add_row("  95 %", *(_interval(row) for row in stats), style="dim")
         table.add_row("  over frames", *(_number(mean) for mean in result.per_frame()[:, 0]))
+    console.print(f"{_title(evaluation)}. {_reading(evaluation)}")
     console.print(table)
-    console.print("Means over recordings (then over all frames); " + _reading(evaluation))
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
@@ -133,10 +133,10 @@ def _title(evaluation: Evaluation) -> str:
 
 def _reading(evaluation: Evaluation) -> str:
     nobody = sum(scene.nobody for scene in evaluation.results[0].scenes)
-    every = "" if evaluation.every == 1 else f"every {evaluation.every}th frame was scored; "
+    every = f", every {evaluation.every}th frame scored" if evaluation.every > 1 else ""
     return (
-        f"{every}{nobody} frames were left out because nobody fixated; 95 % intervals by "
-        "bootstrap over recordings."
+        f"Means over recordings, 95 % intervals by bootstrap over recordings{every}; {nobody} "
+        "frames left out because nobody fixated."
     )
 
 
@@ -176,7 +176,7 @@ def _number(value: float) -> str:
 
 
 def _interval(row: Sequence[float] | _Stats) -> str:
-    return "–" if math.isnan(row[1]) else f"{row[1]:.2f} to {row[2]:.2f}"
+    return "–" if math.isnan(row[1]) else f"{row[1]:.2f}–{row[2]:.2f}"
 
 
 def _row(cells: Iterable[str], tag: str = "td") -> str:

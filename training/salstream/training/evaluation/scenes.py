@@ -229,6 +229,7 @@ class Scenes:
         path: Where it is.
         scored: Those that are scored, by name.
         training: Those of the training split.
+        sigma: Of density maps made from fixations, as a share of the frame's height.
         notes: What a reader of the numbers should know, one sentence each.
     """
 
@@ -236,11 +237,16 @@ class Scenes:
     path: Path
     scored: Sequence[Scene]
     training: Sequence[Scene]
+    sigma: float
     notes: Sequence[str]
 
 
 def open_scenes(
-    dataset: str, path: Path, split: str = "test", limit: int | None = None, sigma: float = SIGMA
+    dataset: str,
+    path: Path,
+    split: str = "test",
+    limit: int | None = None,
+    sigma: float | None = None,
 ) -> Scenes:
     """Find the scenes of a split.
 
@@ -249,7 +255,8 @@ def open_scenes(
         path: The unpacked dataset, or a folder that `salstream prepare` wrote.
         split: ``train``, ``val``, ``test`` or ``all``.
         limit: Only the first so many recordings, by name.
-        sigma: Of density maps made from fixations, as a share of the frame's height.
+        sigma: Of density maps made from fixations, as a share of the frame's height; None: as
+            the dataset was prepared, or 0.035.
 
     Raises:
         UsageError: The dataset is not known, not there, or has no annotation in the split.
@@ -259,6 +266,8 @@ def open_scenes(
     notes: list[str] = []
     about = read_about(path)
     scenes: list[Scene]
+    if sigma is None:
+        sigma = SIGMA if about is None else float(about.get("sigma", SIGMA))
     if about is None:
         found = find_recordings(dataset, path)
         notes.append(f"Splits: {found.splits}.")
@@ -267,13 +276,13 @@ def open_scenes(
     else:
         if about["name"] != dataset:
             raise UsageError(f"{path} holds {about['name']}, not {dataset}")
-        if about.get("fit") != "stretch":
+        if about.get("fit", "stretch") != "stretch":
             raise UsageError(f"{path} has letterboxed frames; give the dataset as it was unpacked")
         packed = open_packed(path)
         notes.append(f"Splits: {about.get('splits')}. Frames as packed: {packed.size}.")
-        made = about.get("densities") == "made"
+        made = about.get("densities", "made") == "made"
         scenes = [
-            PackedScene(video, about["sigma"] if made else None)
+            PackedScene(video, sigma if made else None)
             for video in packed.videos("all")
             if video.labelled
         ]
@@ -283,4 +292,4 @@ def open_scenes(
     if not scored:
         raise UsageError(f"{dataset} in {path} has no annotated recordings in the split {split}")
     training = [scene for scene in scenes if scene.split == "train"]
-    return Scenes(dataset, path, scored[:limit], training, notes)
+    return Scenes(dataset, path, scored[:limit], training, sigma, notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,11 +49,7 @@ def find(root: Path) -> Found:
     if not listed:
         note = "the authors' lists (namelist.mat, VideoNameList.mat) are not there"
         return Found(seeded_splits(recordings), "seeded, by video", notes=[note])
-    placed = [
-        Recording(r.name, listed[r.name], r.source, r.truth, r.fps)
-        for r in recordings
-        if r.name in listed
-    ]
+    placed = [replace(r, split=listed[r.name]) for r in recordings if r.name in listed]
     notes = [f"{r.name} is in no list and was left out" for r in recordings if r.name not in listed]
     expected: dict[str, int] = {split: list(listed.values()).count(split) for split in _LISTS}
     return Found(placed, "the authors' lists", expected, notes)
