@@ -187,8 +187,7 @@ def test_a_batch_of_one_domain_changes_nothing_of_another(
 ) -> None:
     """Neither a parameter (weight decay and Adam's memory included) nor a running statistic."""
     recipe = recipes.get("hd2s-dsl-tiny").with_settings(
-        ["optimizer.weight_decay=0.1", "iterations=3", "save_every=1", "clips.size=32x32",
-         "validation.every=9", "validation.videos=1", "clips.accumulate=2"]
+        ["optimizer.weight_decay=0.1", "iterations=3", "save_every=1", "validation.every=9", "validation.videos=1", "clips.accumulate=2"]
     )  # fmt: skip
     before = build(recipe).state_dict()
     published = {"dhf1k": "DHF1K", "hollywood": "Hollywood", "ucfsports": "UCFSports"}
@@ -455,7 +454,7 @@ def test_a_run_that_was_killed_and_resumed_is_the_same_run(
 def test_adam_and_gradient_reversal_go_on_too(packs: dict[str, Path], tmp_path: Path) -> None:
     """In one process: stopped between two states by whatever raises there."""
     recipe = recipes.get("hd2s-da-tiny").with_settings(
-        ["iterations=3", "save_every=2", "validation.every=3", "clips.size=32x32"]
+        ["iterations=3", "save_every=2", "validation.every=3"]
     )
     data = {name: packs[value] for name, value in TINY["hd2s-da-tiny"].items()}
     trainer.train(recipe, data, tmp_path / "alone")
@@ -499,9 +498,16 @@ def test_two_processes_do_what_one_does(packs: dict[str, Path], tmp_path: Path) 
     command += [f"--data={name}={packs['video']}" for name in ("dhf1k", "hollywood", "ucfsports")]
     settings = ("frozen_norms=all", "iterations=4", "clips.accumulate=2", "clips.size=32x32")
     command += [f"--set={setting}" for setting in (*settings, "validation.every=2")]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--no-python"]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "--no-python",
+    ]
     one = _run(*command, "-o", tmp_path / "one")
-    two = _run(*torchrun, "--master-port=0", *command, "-o", tmp_path / "two")
+    two = _run(*torchrun, *command, "-o", tmp_path / "two")
     for process in (one, two):
         output = process.communicate()
         assert process.returncode == 0, output
