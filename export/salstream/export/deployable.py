@@ -127,10 +127,11 @@ def load(
     options = options or Options()
     if family not in _WITH_SMOOTHING and options != Options(size=options.size):
         raise UsageError(f"{model} has no options for smoothing, conspicuity or clip length")
-    network = networks.load(load_state_dict(checkpoint), model)
-    deployable = _FAMILIES[family](network, domain or "", options)
-    # A converted file knows the sha256 and the licence of the one that it was made from.
+    # A converted file knows the sha256 and the licence of the one that it was made from, and
+    # one that `salstream train` wrote knows the clips that it was trained on.
     told = metadata_of(checkpoint)
+    network = networks.load(load_state_dict(checkpoint), model)
+    deployable = _FAMILIES[family](network, domain or "", _as_trained(options, told, family))
     sha256 = told.get("sha256") or sha256_of(checkpoint)
     published = published_as(sha256)
     spec = replace(
@@ -142,6 +143,16 @@ def load(
         checkpoint_sha256=sha256,
     )
     return replace(deployable, spec=spec)
+
+
+def _as_trained(options: Options, told: Mapping[str, str], family: str) -> Options:
+    """Return the options, with what the user left open as the network was trained."""
+    if options.size is None and "size" in told and family != "unisal":
+        height, width = told["size"].split("x")
+        options = replace(options, size=(int(height), int(width)))
+    if options.clip_length is None and "clip_length" in told and family in _WITH_SMOOTHING:
+        options = replace(options, clip_length=int(told["clip_length"]))
+    return options
 
 
 def _unisal(network: nn.Module, domain: str, options: Options) -> Deployable:

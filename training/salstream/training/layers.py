@@ -84,7 +84,8 @@ class DomainBatchNorm2d(nn.Module):
 
     def forward(self, x: Tensor, domain: str) -> Tensor:
         """Normalise ``x``, (batch, channels, height, width), with the domain's statistics."""
-        normalised: Tensor = self.of(domain)(x)
+        # Not `of`: on several GPUs the layers are SyncBatchNorm.
+        normalised: Tensor = self.get_submodule(f"bn_{domain}")(x)
         return normalised
 
 

@@ -21,10 +21,10 @@ def windows(count: int, window: int) -> list[list[int]]:
     Returns:
         ``count`` lists of ``window`` frame numbers.
     """
-    back_and_forth = [*range(count), *range(count - 2, 0, -1)]
+    there = back_and_forth(count)
     return [
         [
-            back_and_forth[n % len(back_and_forth)]
+            there[n % len(there)]
             for n in (
                 range(t - window + 1, t + 1)
                 if t >= window - 1
@@ -33,3 +33,8 @@ def windows(count: int, window: int) -> list[list[int]]:
         ]
         for t in range(count)
     ]
+
+
+def back_and_forth(count: int) -> list[int]:
+    """Return the frames of a video there and back; repeated, they extend it without a jump."""
+    return [*range(count), *range(count - 2, 0, -1)]
