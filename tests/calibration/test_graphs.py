@@ -48,12 +48,12 @@ def test_weights_are_rounded_by_half_a_step_of_their_channel_at_most(
 def test_layers_read_pairs_and_nothing_else_is_touched(
     graph: Graph, quantized: onnx.ModelProto
 ) -> None:
-    """One pair per tensor, symmetric; the bias is float; inputs and outputs are the same."""
+    """One pair per tensor, symmetric; bias and smoothing are float; so are inputs and outputs."""
     onnx.checker.check_model(quantized, full_check=True)
     makers = {name: node for node in quantized.graph.node for name in node.output}
     weights = {tensor.name: tensor for tensor in quantized.graph.initializer}
     for node in quantized.graph.node:
-        if node.op_type != "Conv":
+        if node.op_type != "Conv" or node.input[1] == "smoothing.weight":
             continue
         assert makers[node.input[0]].op_type == "DequantizeLinear"
         assert makers[makers[node.input[0]].input[0]].op_type == "QuantizeLinear"
@@ -72,8 +72,9 @@ def test_layers_are_counted_as_the_benchmarks_say(graph: Graph) -> None:
     assert graph.macs == pytest.approx(0.82e9, rel=0.01)
     assert sum(layer.macs for layer in graph.layers) <= graph.macs
     names = [layer.name for layer in graph.layers]
-    assert len(set(names)) == len(names) == 80
-    assert {"encoder.blocks.0.0", "gru.r_x.0", "smoothing"} <= set(names)
+    assert len(set(names)) == len(names) == 79
+    assert {"encoder.blocks.0.0", "gru.r_x.0", "up_4x.project"} <= set(names)
+    assert "smoothing" not in names
 
 
 def test_the_metadata_say_int8_and_no_more_that_it_was_verified(
@@ -82,6 +83,18 @@ def test_the_metadata_say_int8_and_no_more_that_it_was_verified(
     metadata = {entry.key: entry.value for entry in quantized.metadata_props}
     assert metadata["salstream.precision"] == "int8"
     assert "salstream.verification" not in metadata
+
+
+def test_the_checksum_is_of_the_graph_and_not_of_what_was_verified(
+    graph: Graph, tmp_path: Path
+) -> None:
+    changed = onnx.ModelProto()
+    changed.CopyFrom(graph.model)
+    path = tmp_path / "x.onnx"
+    for key, same in (("salstream.verification", True), ("salstream.license", False)):
+        next(entry for entry in changed.metadata_props if entry.key == key).value = "{}"
+        path.write_bytes(changed.SerializeToString())
+        assert (Graph(path).sha256 == graph.sha256) == same
 
 
 def test_no_layer_changes_nothing(graph: Graph) -> None:

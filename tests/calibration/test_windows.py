@@ -61,6 +61,12 @@ def test_every_clip_gives_its_share_and_the_seed_decides(unisal: Graph, tmp_path
     np.testing.assert_array_equal(drawn[0].frames, drawn[1].frames)
 
 
+def test_of_more_clips_than_windows_some_are_left_out_evenly(unisal: Graph, tmp_path: Path) -> None:
+    clips = [numbered_clip(tmp_path / f"{name}.mp4", 4) for name in "abcde"]
+    drawn = draw(unisal, clips, 3, tmp_path / "windows")
+    assert [origin.source for origin in drawn.origins] == ["a.mp4", "c.mp4", "e.mp4"]
+
+
 def test_windows_that_are_kept_are_used_again(unisal: Graph, tmp_path: Path) -> None:
     """Their source stands beside them; a folder of something else is refused, and stays."""
     folder = tmp_path / "kept"
@@ -75,6 +81,9 @@ def test_windows_that_are_kept_are_used_again(unisal: Graph, tmp_path: Path) -> 
     ]
     with pytest.raises(SalstreamError, match=r"drawn otherwise .*count"):
         draw(unisal, [path], 5, folder)
+    numbered_clip(path, 31)
+    with pytest.raises(SalstreamError, match=r"drawn otherwise .*clips"):
+        draw(unisal, [path], 4, folder)
     with pytest.raises(SalstreamError, match="holds no calibration windows"):
         draw(unisal, [path], 4, tmp_path)
     assert path.exists()
@@ -102,7 +111,7 @@ def test_folders_stand_for_their_videos(tmp_path: Path) -> None:
     assert find_clips([images]) == [images]
 
 
-@given(st.integers(1, 200), st.integers(1, 40), st.integers(0, 100))
+@given(st.integers(0, 200), st.integers(1, 40), st.integers(0, 100))
 def test_choices_are_distinct_and_spread_over_time(total: int, count: int, seed: int) -> None:
     """Of a picture that never changes: one from each of as many equal stretches of time."""
     thumbnails = [np.zeros((8, 8, 3), np.uint8)] * total

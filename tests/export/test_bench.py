@@ -53,11 +53,27 @@ def test_what_does_not_open_is_left_out_and_named(tmp_path: Path) -> None:
     engine.write_bytes(b"nothing")
     done = bench(graph, engine, "--backend", "onnxruntime:cpu", "tensorrt")
     assert done.exit_code == 0, (done.output, done.exception)
-    assert f"left out: {engine}" in done.stderr
+    assert f"left out: {engine} on tensorrt: {engine}" in done.stderr
     assert "small.onnx" in done.stdout
     alone = bench(engine)
     assert isinstance(alone.exception, SalstreamError)
     assert "nothing could be measured" in str(alone.exception)
+
+
+def test_files_of_the_same_name_are_two(tmp_path: Path) -> None:
+    paths = [tmp_path / name / "m.onnx" for name in "ab"]
+    for path in paths:
+        path.parent.mkdir()
+        small_graph(path)
+    done = bench(*paths, "--backend", "onnxruntime:cpu", "--json")
+    assert len(json.loads(done.stdout)["scores"]) == 2
+
+
+def test_one_network_at_a_time_against_pytorch(unisal_checkpoint: Path, tmp_path: Path) -> None:
+    other = small_graph(tmp_path / "small.onnx")
+    done = bench("unisal-dhf1k", other, "--against", "torch", "--checkpoint", unisal_checkpoint)
+    assert isinstance(done.exception, UsageError)
+    assert "is another network than" in str(done.exception)
 
 
 def test_refusals() -> None:

@@ -25,6 +25,7 @@ from reference import fill_module
 from salstream.calibration.graphs import Graph
 from salstream.export.deployable import Deployable, Options, load
 from salstream.export.precision import to_fp16
+from salstream.export.verify import compare
 from salstream.runtime import SaliencyModel, UsageError
 from salstream.runtime.cli import load_commands
 from salstream.runtime.preprocess import prepare
@@ -276,6 +277,15 @@ def test_conspicuity_pictures(exported: Callable[[str], Exported], tmp_path: Pat
     done = CliRunner().invoke(load_commands(), [str(a) for a in refused])
     assert isinstance(done.exception, UsageError)
     assert "export --conspicuity" in str(done.exception)
+
+
+def test_verify_compares_conspicuity_maps_too(exported: Callable[[str], Exported]) -> None:
+    graph = exported("hd2s-dsl-dhf1k")
+    model = SaliencyModel.open(graph.path)
+    checkpoint = graph.path.parent / "hd2s-dsl.safetensors"
+    (comparison,) = compare([model], checkpoint, [clip("bikes.mp4")], 3, {})
+    assert 0 < comparison.figures()["conspicuity_max_abs"] < 1e-4
+    assert not comparison.fault()
 
 
 def test_metadata_say_how_each_is_streamed(exported: Callable[[str], Exported]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import onnx
 import pytest
 
 from clips import clip
-from graphs import small_graph
+from graphs import SIZE, small_graph
 from salstream.runtime import SaliencyModel, SalstreamError, UsageError, backends
 
 pytest.importorskip("openvino")
@@ -52,6 +53,35 @@ def test_outputs_stay_when_the_graph_runs_again() -> None:
     backend.run(np.full((1, 1, 224, 384, 3), 255, np.uint8), first.state)
     np.testing.assert_array_equal(first.saliency, kept[0])
     np.testing.assert_array_equal(first.state["state_gru"], kept[1])
+
+
+def test_threads_share_a_graph(tmp_path: Path) -> None:
+    """Four threads, each with frames of its own: nobody gets another's map."""
+    backend = SaliencyModel.open(small_graph(tmp_path / "x.onnx"), backend="openvino").backend
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (4, 1, 1, *SIZE, 3), dtype=np.uint8)
+    expected = [backend.run(one, None).saliency for one in frames]
+
+    def work(number: int) -> bool:
+        return all(
+            np.array_equal(backend.run(frames[number], None).saliency, expected[number])
+            for _ in range(200)
+        )
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(work, range(4)))
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    path = small_graph(tmp_path / "small.onnx")
+    output = SaliencyModel.open(path, backend="openvino").backend.run(
+        np.zeros((1, 1, *SIZE, 3), np.uint8), None
+    )
+    assert output.saliency.max() == 1
 
 
 def test_devices_and_precisions() -> None:

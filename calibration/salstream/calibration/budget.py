@@ -20,6 +20,7 @@ from salstream.runtime.preprocess import prepare
 from salstream.runtime.sources import Frame, open_source
 
 RANKING_WINDOWS: Final = 8
+EQUAL: Final = 1e-4
 _CHECK_CLIPS: Final = 6
 
 Maps = NDArray[np.float32]
@@ -36,6 +37,18 @@ class Segment:
 
     frames: NDArray[np.uint8]
     fps: float | None
+
+
+class BudgetError(SalstreamError):
+    """A budget that cannot be met.
+
+    Attributes:
+        ranking: What each layer costs alone, the most sensitive first.
+    """
+
+    def __init__(self, message: str, ranking: list[tuple[Layer, float]]) -> None:
+        super().__init__(message)
+        self.ranking = ranking
 
 
 @dataclass(frozen=True)
@@ -101,7 +114,7 @@ def fit(
         progress: Told what is being done.
 
     Raises:
-        SalstreamError: The budget cannot be met with any layer in int8.
+        BudgetError: The budget cannot be met with any layer in int8.
     """
     progress("streaming the float32 graph")
     expected = [_streamed(graph.model, segment) for segment in segments]
@@ -124,7 +137,7 @@ def fit(
     if budget is None or 1 - everything.mean_cc <= budget:
         return everything
     ranking = rank(graph, largest, windows, progress)
-    # The fewest layers in float that are enough; all of them are always enough.
+    # Bisection, as if every further layer in float made it better; all of them are enough.
     too_few, enough, best = 0, len(ranking), None
     closest = everything
     while enough - too_few > 1:
@@ -136,10 +149,11 @@ def fit(
         else:
             too_few = middle
     if best is None:
-        raise SalstreamError(
+        raise BudgetError(
             f"the budget of {budget:g} cannot be met: CC still falls by "
             f"{1 - closest.mean_cc:.4f} with {len(closest.kept)} of {len(ranking)} layers in "
-            "float; give more, or other, clips, or a larger budget"
+            "float; give more, or other, clips, or a larger budget",
+            ranking,
         )
     return Fit(best.quantized, best.kept, ranking, best.mean_cc, best.worst_cc, best.frames)
 
@@ -168,14 +182,21 @@ def rank(
 
 
 def correlations(actual: Maps, expected: Maps) -> list[float]:
-    """Return CC, Pearson's correlation, of each pair of maps; 1 for equal constant maps."""
-    pairs = zip(actual, expected, strict=True)
-    return [
-        1.0
-        if np.array_equal(a, b)
-        else float(np.nan_to_num(np.corrcoef(a.ravel(), b.ravel())[0, 1]))
-        for a, b in pairs
-    ]
+    """Return :func:`correlation` of each pair of maps, (maps, height, width)."""
+    return [correlation(a, b) for a, b in zip(actual, expected, strict=True)]
+
+
+def correlation(actual: Maps, expected: Maps) -> float:
+    """Return CC, Pearson's correlation, of two maps whose maximum is 1.
+
+    Maps that differ by no more than 1e-4 count as equal, whatever they are: of nearly constant
+    ones Pearson's correlation says nothing. A constant map correlates with no other: 0.
+    """
+    if np.abs(actual - expected).max() <= EQUAL:
+        return 1.0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cc = float(np.corrcoef(actual.ravel(), expected.ravel())[0, 1])
+    return float(np.nan_to_num(cc))
 
 
 def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:

@@ -19,10 +19,11 @@ from salstream.runtime.files import write_bytes
 
 if TYPE_CHECKING:
     from salstream.calibration.budget import Fit
-    from salstream.calibration.graphs import Graph
+    from salstream.calibration.graphs import Graph, Layer
     from salstream.calibration.windows import Progress, Windows
 
 _SHOWN_LAYERS = 20
+_POOR_CC = 0.98  # what `verify` asks for
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +33,9 @@ def register(app: typer.Typer) -> None:
 
 def calibrate(
     graph: Annotated[str, typer.Argument(help="A float32 .onnx file, or a bundled name.")],
-    clips: Annotated[list[str], typer.Option(help="Videos, or folders of videos: one or more.")],
+    clips: Annotated[
+        list[str], typer.Option(help="Videos, or folders of videos, after the graph.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The int8 .onnx file.")],
     windows: Annotated[int, typer.Option(min=1, help="How many to draw from the clips.")] = 128,
     method: Annotated[
@@ -66,7 +69,7 @@ def calibrate(
         raise SalstreamError(
             f"calibrating needs {error.name}; install it with: pip install 'salstream[cpu,export]'"
         ) from error
-    from salstream.calibration.budget import cut_segments, fit
+    from salstream.calibration.budget import BudgetError, cut_segments, fit
     from salstream.calibration.graphs import Graph
     from salstream.calibration.ranges import METHODS, measure
     from salstream.calibration.windows import draw, find_clips
@@ -89,7 +92,11 @@ def calibrate(
             loaded, drawn, method, lambda: say(f"measuring ranges: {next(done)} of {len(drawn)}")
         )
         segments = cut_segments(loaded, videos, check)
-        result = fit(loaded, largest, drawn, segments, budget, say)
+        try:
+            result = fit(loaded, largest, drawn, segments, budget, say)
+        except BudgetError as error:
+            _print_ranking(error.ranking, kept=[])
+            raise
     spec = replace(
         loaded.spec,
         precision="int8",
@@ -99,7 +106,10 @@ def calibrate(
     quantized = loaded.quantized(largest, result.quantized, spec)
     onnx.checker.check_model(quantized, full_check=True)
     write_bytes(output, quantized.SerializeToString(deterministic=True))
-    _print_ranking(result)
+    if result.ranking:
+        _print_ranking(result.ranking, result.kept)
+    elif budget is not None:
+        typer.echo("The budget holds with every layer in int8.")
     _print_result(output, loaded, drawn, result)
 
 
@@ -120,21 +130,19 @@ def _story(
     }
 
 
-def _print_ranking(result: Fit) -> None:
-    if not result.ranking:
-        return
-    kept = {layer.name for layer in result.kept}
+def _print_ranking(ranking: list[tuple[Layer, float]], kept: list[Layer]) -> None:
+    names = {layer.name for layer in kept}
     table = Table("layer", "CC falls by", "share of work", "stays in", box=None)
-    total = sum(layer.macs for layer, _ in result.ranking)
+    total = sum(layer.macs for layer, _ in ranking)
     shown = max(_SHOWN_LAYERS, len(kept))
-    for layer, fall in result.ranking[:shown]:
-        where = "float" if layer.name in kept else "int8"
+    for layer, fall in ranking[:shown]:
+        where = "float" if layer.name in names else "int8"
         table.add_row(layer.name, f"{fall:.5f}", f"{layer.macs / total:.1%}", where)
     console = Console()
     console.print("Each layer in int8 alone, the most sensitive first:")
     console.print(table)
-    if len(result.ranking) > shown:
-        console.print(f"… and {len(result.ranking) - shown} less sensitive ones, all in int8")
+    if len(ranking) > shown:
+        console.print(f"… and {len(ranking) - shown} less sensitive ones, all in int8")
 
 
 def _print_result(output: Path, graph: Graph, windows: Windows, result: Fit) -> None:
@@ -147,6 +155,12 @@ def _print_result(output: Path, graph: Graph, windows: Windows, result: Fit) -> 
         f"(worst frame {result.worst_cc:.4f}) with the float32 graph on {result.frames} frames of "
         "the same clips"
     )
+    if result.mean_cc < _POOR_CC:
+        typer.echo(
+            f"Warning: a mean CC of {result.mean_cc:.3f} is poor; --budget keeps the layers that "
+            "suffer most in float",
+            err=True,
+        )
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from salstream.runtime import GraphSpec, SalstreamError, UsageError
+from salstream.runtime.spec import PREFIX
 
 # Symmetric, and -128 is left out, as TensorRT has it.
 _LARGEST: Final = 127
@@ -52,8 +53,7 @@ class Graph:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            content = path.read_bytes()
-            self.model = onnx.load_model_from_string(content)
+            self.model = onnx.load_model_from_string(path.read_bytes())
         except OSError as error:
             raise SalstreamError(f"{path} cannot be read: {error.strerror}") from error
         except Exception as error:  # protobuf has classes of its own
@@ -67,7 +67,7 @@ class Graph:
         if quantized or self.spec.precision != "fp32":
             what = "quantized already" if quantized else f"in {self.spec.precision}"
             raise UsageError(f"{path} is {what}: calibrate the float32 graph that it was made from")
-        self.sha256 = hashlib.sha256(content).hexdigest()
+        self.sha256 = _sha256(self.model)
         self._shapes = _shapes(self.model)
 
     @property
@@ -78,28 +78,31 @@ class Graph:
 
     @cached_property
     def layers(self) -> list[Layer]:
-        """The convolutions, in the order in which they run."""
+        """The network's convolutions, in the order in which they run."""
         return [
             Layer(
                 node.input[1].removesuffix(".weight"),
                 node.input[0],
                 node.input[1],
-                math.prod(self._shapes[node.output[0]])
-                * math.prod(self._shapes[node.input[1]][1:]),
+                self._macs_of(node),
             )
             for node in self.model.graph.node
-            if node.op_type == "Conv"
+            if is_layer(node)
         ]
 
     @cached_property
     def macs(self) -> int:
         """Multiply-accumulates of convolutions and matrix products, for a batch of 1."""
-        products = sum(
-            math.prod(self._shapes[node.output[0]]) * self._shapes[node.input[0]][-1]
-            for node in self.model.graph.node
-            if node.op_type in ("MatMul", "Gemm")
-        )
-        return products + sum(layer.macs for layer in self.layers)
+        return sum(self._macs_of(node) for node in self.model.graph.node)
+
+    def _macs_of(self, node: onnx.NodeProto) -> int:
+        if node.op_type == "Conv":
+            inner = math.prod(self._shapes[node.input[1]][1:])
+        elif node.op_type in ("MatMul", "Gemm"):
+            inner = self._shapes[node.input[0]][-1]
+        else:
+            return 0
+        return inner * math.prod(self._shapes[node.output[0]])
 
     def size_of(self, tensor: str) -> int:
         """Return the number of values of a tensor, for a batch of 1."""
@@ -145,6 +148,22 @@ class Graph:
         spec = spec or replace(self.spec, precision="int8", verification={})
         helper.set_model_props(model, spec.to_metadata())
         return model
+
+
+def is_layer(node: onnx.NodeProto) -> bool:
+    """Whether a node is a layer of the network, and not the smoothing of its map."""
+    return node.op_type == "Conv" and not node.input[1].startswith("smoothing.")
+
+
+def _sha256(model: onnx.ModelProto) -> str:
+    """Return the checksum of a graph; what is recorded of its verification does not count."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.metadata_props[:]
+    for entry in sorted(model.metadata_props, key=lambda entry: entry.key):
+        if entry.key != f"{PREFIX}verification":
+            bare.metadata_props.append(entry)
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
 
 
 def _pair(tensor: str) -> list[onnx.NodeProto]:

@@ -100,7 +100,8 @@ def draw(
     Args:
         graph: In float32.
         clips: Videos.
-        count: Windows in all; every clip gives an equal share.
+        count: Windows in all; every clip gives an equal share. Of more clips than windows
+            some are left out, evenly.
         folder: Where the windows lie, or are to lie.
         seed: Of the choice.
         progress: Told what is being done.
@@ -114,13 +115,15 @@ def draw(
     """
     asked = {
         "graph": graph.sha256,
-        "clips": [[clip.name, clip.stat().st_size] for clip in clips],
+        "clips": [_identity(clip) for clip in clips],
         "count": count,
         "seed": seed,
     }
     if folder.exists():
         return _stored(folder, asked)
     rng = np.random.default_rng(seed)
+    if len(clips) > count:
+        clips = [clips[place] for place in np.linspace(0, len(clips) - 1, count).astype(int)]
     backend = OnnxRuntimeBackend(graph.path, "cpu")
     shares = [len(part) for part in np.array_split(np.arange(count), len(clips))]
     try:
@@ -146,6 +149,14 @@ def draw(
     except OSError as error:
         raise SalstreamError(f"cannot write {folder}: {error.strerror}") from error
     return _stored(folder, asked)
+
+
+def _identity(clip: Path) -> list[Any]:
+    """Return what tells a clip from another one, or from what it was before."""
+    files = sorted(clip.iterdir()) if clip.is_dir() else [clip]
+    facts = [file.stat() for file in files]
+    newest = max((fact.st_mtime_ns for fact in facts), default=0)
+    return [clip.name, len(files), sum(fact.st_size for fact in facts), newest]
 
 
 class _Recorder(Backend):

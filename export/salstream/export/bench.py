@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,10 @@ _PAUSE_S: Final = 0.05
 # What one contender gets of a round: enough runs for this long, but not fewer than three.
 _SHARE_S: Final = 0.4
 _FEWEST_RUNS: Final = 3
+
+
+# What a library that runs out of memory, or does not know an operator, may raise.
+_FAILURES: Final = (SalstreamError, RuntimeError, MemoryError)
 
 
 class Contender(Protocol):
@@ -61,7 +65,7 @@ class Score:
 
     Attributes:
         contender: Whose it is.
-        memory_mb: By how much opening it and a first map grew this process.
+        memory_mb: By how much opening it and a first map grew this process; not the GPU's.
         graph_ms: One list per round, of the runs' milliseconds.
         push_ms: The same of a frame's way to its map.
         stream_fps: One per round.
@@ -161,6 +165,8 @@ class PyTorch:
         self._spec: GraphSpec = deployable.spec
         self._eager = deployable.eager
         deployable.network.to(device)
+        if not autocast:  # fp32 shall mean it: by itself PyTorch convolves in TF32
+            torch.backends.cudnn.allow_tf32 = False
         self.name = f"PyTorch {deployable.spec.name}"
         self.library = f"torch-{device}"
         self.precision = "autocast" if autocast else "fp32"
@@ -218,7 +224,7 @@ def libraries(path: Path, wanted: Sequence[str]) -> list[str]:
 
 
 def compete(
-    makers: Mapping[str, Callable[[], Contender]],
+    makers: Sequence[tuple[str, Callable[[], Contender]]],
     images: Images,
     rounds: int,
     progress: Callable[[str], None] = lambda _: None,
@@ -226,30 +232,35 @@ def compete(
     """Measure contenders in turn, round by round.
 
     Args:
-        makers: What opens each, by name.
+        makers: A name for people, and what opens it.
         images: Frames, uint8 BGR.
         rounds: Of which the medians are taken; one more warms up.
         progress: Told what is being done.
 
     Yields:
-        A score for each that opened, an error for each that did not.
+        A score for each that ran, an error for each that did not.
     """
     scores: list[Score] = []
     process = psutil.Process()
-    for name, make in makers.items():
+    for name, make in makers:
         progress(f"opening {name}")
         before = process.memory_info().rss
         try:
             contender = make()
             contender.graph()
-        except SalstreamError as error:
-            yield error
+        except _FAILURES as error:
+            yield SalstreamError(f"{name}: {error}")
             continue
         scores.append(Score(contender, (process.memory_info().rss - before) / 1e6))
     for number in range(-1, rounds):
-        for score in scores:
+        for score in list(scores):
             progress(f"round {max(0, number) + 1} of {rounds}: {score.contender.library}")
-            graph, push, fps = _measure(score.contender, images)
+            try:
+                graph, push, fps = _measure(score.contender, images)
+            except _FAILURES as error:
+                scores.remove(score)
+                yield SalstreamError(f"{score.contender.name}: {error}")
+                continue
             if number >= 0:  # the first round warms up
                 score.graph_ms.append(graph)
                 score.push_ms.append(push)

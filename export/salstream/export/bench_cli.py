@@ -68,7 +68,7 @@ def bench(
     images = _images(source, frames)
     makers = _makers(artefacts, backend or [], images, source, frames, threads)
     if checkpoint is not None:
-        makers = {**_torch_makers(artefacts[0], checkpoint, images, threads), **makers}
+        makers = [*_torch_makers(artefacts, checkpoint, images, threads), *makers]
     with Console(stderr=True).status("starting") as status:
         outcomes = list(compete(makers, images, rounds, status.update))
     scores = [outcome for outcome in outcomes if isinstance(outcome, Score)]
@@ -109,7 +109,7 @@ def _makers(
     source: Path | None,
     frames: int,
     threads: int | None,
-) -> dict[str, Callable[[], Contender]]:
+) -> list[tuple[str, Callable[[], Contender]]]:
     """Return what opens every artefact in every library."""
     from salstream.export.bench import Artefact, libraries
     from salstream.runtime.model import SaliencyModel, find_model
@@ -119,36 +119,45 @@ def _makers(
         return Artefact(model, images, source, frames)
 
     paths = [find_model(artefact) for artefact in artefacts]
-    return {
-        f"{path.name} on {library}": partial(make, path, library)
+    return [
+        (f"{path} on {library}", partial(make, path, library))
         for path in paths
         for library in libraries(path, wanted)
-    }
+    ]
 
 
 def _torch_makers(
-    artefact: str, checkpoint: str, images: Images, threads: int | None
-) -> dict[str, Callable[[], Contender]]:
-    """Return what opens the first artefact's network in PyTorch."""
+    artefacts: list[str], checkpoint: str, images: Images, threads: int | None
+) -> list[tuple[str, Callable[[], Contender]]]:
+    """Return what opens the artefacts' network in PyTorch."""
     import torch
 
     from salstream.export.bench import PyTorch
     from salstream.export.cli import find_checkpoint
+    from salstream.export.records import spec_of
     from salstream.export.verify import deployable_of
-    from salstream.runtime.model import SaliencyModel
+    from salstream.runtime.model import find_model
 
+    first, *others = (find_model(artefact) for artefact in artefacts)
+    spec = spec_of(first)
+    for other in others:
+        told = spec_of(other)
+        if (told.name, told.size, told.window) != (spec.name, spec.size, spec.window):
+            raise UsageError(
+                f"{other} is another network than {first}, or of another size: measure them "
+                "against PyTorch one by one"
+            )
     if threads is not None:
         torch.set_num_threads(threads)
+    deployable = deployable_of(first, spec, find_checkpoint(checkpoint))
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
     def make(autocast: bool) -> PyTorch:
-        model = SaliencyModel.open(artefact)
-        deployable = deployable_of(model, find_checkpoint(checkpoint))
         return PyTorch(deployable, images, device, autocast)
 
-    makers: dict[str, Callable[[], Contender]] = {"PyTorch": partial(make, False)}
+    makers: list[tuple[str, Callable[[], Contender]]] = [("PyTorch", partial(make, False))]
     if device == "cuda":
-        makers["PyTorch, autocast"] = partial(make, True)
+        makers.append(("PyTorch, autocast", partial(make, True)))
     return makers
 
 

@@ -23,6 +23,9 @@ from salstream.training.hd2s.config import CLIP_LENGTHS
 from salstream.training.sliding import windows
 from salstream.training.weights import published_as
 
+# Frames that UNISAL takes at once: memory does not grow with the video.
+_CHUNK: Final = 32
+
 Frames = NDArray[np.uint8]
 Maps = NDArray[np.float32]
 
@@ -161,8 +164,11 @@ def _unisal(network: nn.Module, domain: str, options: Options) -> Deployable:
     height, width = _checked(options.size or facts.size, unisal.SIZE_MULTIPLE, "unisal")
 
     def reference(frames: Frames) -> Expected:
-        maps, _ = eager(torch.from_numpy(frames)[None], None)
-        return Expected(maps.numpy())
+        parts, state = [], None
+        for part in torch.split(torch.from_numpy(frames), _CHUNK):
+            maps, state = eager(part[None], state)
+            parts.append(maps)
+        return Expected(torch.cat(parts).numpy())
 
     def eager(frames: Tensor, state: Any) -> tuple[Tensor, Any]:
         logarithms, state = model(unisal.normalise(frames), domain, state)

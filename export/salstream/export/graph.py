@@ -17,8 +17,9 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
+from salstream.calibration.budget import correlations
 from salstream.export.deployable import Deployable, Frames, Maps
-from salstream.export.limits import MAX_ABS_FP32, fault
+from salstream.export.limits import fault
 from salstream.export.precision import to_fp16
 from salstream.runtime import GraphSpec, SaliencyModel, SalstreamError
 from salstream.runtime.preprocess import prepare
@@ -162,7 +163,7 @@ def _check(path: Path, deployable: Deployable, frames: Frames) -> dict[str, floa
 def compare(actual: Maps, expected: Maps) -> dict[str, float]:
     """Return the largest and mean absolute difference, smallest and mean CC, and the frames."""
     difference = np.abs(actual - expected)
-    ccs = [_cc(a, b) for a, b in zip(actual, expected, strict=True)]
+    ccs = correlations(actual, expected)
     return {
         "frames": len(expected),
         "max_abs": float(f"{difference.max():.3g}"),
@@ -170,13 +171,6 @@ def compare(actual: Maps, expected: Maps) -> dict[str, float]:
         "min_cc": round(min(ccs), 6),
         "mean_cc": round(float(np.mean(ccs)), 6),
     }
-
-
-def _cc(a: Maps, b: Maps) -> float:
-    """Return the correlation; of maps that are nearly constant it says nothing, and is 1."""
-    if min(a.std(), b.std()) < MAX_ABS_FP32:
-        return 1.0
-    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
 
 
 def _save(graph: onnx.ModelProto, spec: GraphSpec, path: Path) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from salstream.calibration.graphs import is_layer
+
 PRECISIONS: Final = ("fp32", "fp16")
 # The scales of a Resize are float32 whatever it enlarges.
 _ALWAYS_FLOAT32: Final = {"Resize": (1, 2)}
@@ -122,15 +124,10 @@ class _Conversion:
         while waiting:
             name = waiting.pop()
             node = self._makers.get(name)
-            if node is not None and name not in found and not _is_layer(node):
+            if node is not None and name not in found and not is_layer(node):
                 found.add(node.output[0])
                 waiting += node.input
         return found
-
-
-def _is_layer(node: onnx.NodeProto) -> bool:
-    """Whether a node is a layer of the network, and not the smoothing of its map."""
-    return node.op_type == "Conv" and not node.input[1].startswith("smoothing.")
 
 
 def _half(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:

@@ -1,4 +1,4 @@
-"""Facts written into an artefact that is there already."""
+"""Facts in an artefact that is there already: read and written without running it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,24 @@ from pathlib import Path
 
 import onnx
 
-from salstream.runtime import GraphSpec
+from salstream.runtime import GraphSpec, SalstreamError
 from salstream.runtime.files import write_bytes
 from salstream.runtime.sidecar import read_engine, sidecar_path
+
+
+def spec_of(path: Path) -> GraphSpec:
+    """Return what an ``.onnx`` file, or the sidecar of an ``.engine``, says about itself.
+
+    Raises:
+        SalstreamError: It is damaged or not ours.
+    """
+    if path.suffix.lower() == ".engine":
+        return GraphSpec.from_metadata(read_engine(path)[1].metadata)
+    try:
+        graph = onnx.load(path)
+    except Exception as error:  # protobuf has classes of its own
+        raise SalstreamError(f"{path} is damaged or no ONNX graph") from error
+    return GraphSpec.from_metadata({entry.key: entry.value for entry in graph.metadata_props})
 
 
 def record(path: Path, spec: GraphSpec) -> None:

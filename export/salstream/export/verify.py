@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from salstream.export.deployable import Deployable, Frames, Maps, Options, load
+from salstream.calibration.budget import correlation
+from salstream.export.deployable import Deployable, Expected, Frames, Options, load
 from salstream.export.limits import fault
 from salstream.runtime import GraphSpec, SaliencyModel, SalstreamError, UsageError
 from salstream.runtime.preprocess import prepare
@@ -54,9 +55,11 @@ class Comparison:
         spec: What it says about itself.
         backend: What ran it.
         rows: One per frame: ``clip``, ``frame``, ``max_abs``, ``mean_abs``, ``cc``, ``sim``,
-            ``kld``; where people fixated, ``nss``, ``auc_judd`` and the same of PyTorch's map,
+            ``kld``; ``conspicuity_max_abs`` where the artefact gives those maps; where people
+            fixated, ``nss``, ``auc_judd`` and the same of PyTorch's map,
             ``nss_reference`` and ``auc_judd_reference``.
         worst: The frames farthest from PyTorch, the worst first.
+        failure: Why it gave no further maps; empty where it gave all.
     """
 
     path: Path
@@ -64,6 +67,7 @@ class Comparison:
     backend: str
     rows: list[dict[str, Any]] = field(default_factory=list)
     worst: list[WorstFrame] = field(default_factory=list)
+    failure: str = ""
 
     def add(self, row: dict[str, Any], result: Result, reference: Result) -> None:
         """Note a frame, and keep its pictures if it is among the worst."""
@@ -87,6 +91,10 @@ class Comparison:
             "backend": self.backend,
             "clips": len({row["clip"] for row in self.rows}),
             "frames": len(self.rows),
+        }
+        if not self.rows:
+            return figures
+        figures |= {
             "max_abs": float(f"{columns['max_abs'].max():.3g}"),
             "mean_abs": float(f"{columns['mean_abs'].mean():.3g}"),
         }
@@ -94,6 +102,9 @@ class Comparison:
             values = columns[name]
             figures[f"mean_{name}"] = round(float(values.mean()), 6)
             figures[f"{worst}_{name}"] = round(float(getattr(values, worst)()), 6)
+        if all("conspicuity_max_abs" in row for row in self.rows):
+            largest = max(row["conspicuity_max_abs"] for row in self.rows)
+            figures["conspicuity_max_abs"] = float(f"{largest:.3g}")
         fixated = [row for row in self.rows if "nss" in row]
         if fixated:
             figures["fixated_frames"] = len(fixated)
@@ -108,7 +119,7 @@ class Comparison:
 
     def fault(self) -> str:
         """Say why the artefact fails its precision's limits; nothing if it passes."""
-        return fault(self.spec.precision, self.figures())
+        return self.failure or fault(self.spec.precision, self.figures())
 
 
 def compare(
@@ -133,83 +144,92 @@ def compare(
         UsageError: An artefact was made from another checkpoint.
         SalstreamError: A clip, or an artefact, cannot be read.
     """
-    deployables = [deployable_of(model, checkpoint) for model in models]
+    deployables = [
+        deployable_of(model.path, model.spec, checkpoint, model.backend.conspicuity)
+        for model in models
+    ]
     comparisons = [Comparison(model.path, model.spec, model.backend.name) for model in models]
     for clip in clips:
-        references: dict[tuple[Any, ...], Maps] = {}
+        references: dict[tuple[Any, ...], Expected] = {}
         scored: dict[tuple[Any, ...], dict[str, float]] = {}
         for model, deployable, comparison in zip(models, deployables, comparisons, strict=True):
+            if comparison.failure:
+                continue
             stream = model.stream(clip, limit=frames)
-            key = (_options(model), model.spec.domain, stream.predictor.phases)
+            phases = stream.predictor.phases
+            key = (_options(model.spec, model.backend.conspicuity), model.spec.domain, phases)
             if key not in references:
                 progress(f"PyTorch: {clip.name}")
-                references[key] = reference_maps(
-                    deployable, _frames(clip, model.spec, frames), stream.predictor.phases
-                )
+                read = _frames(clip, model.spec, frames)
+                references[key] = reference_maps(deployable, read, phases)
             progress(f"{model.path.name} on {model.backend.name}: {clip.name}")
-            truth = truths.get(clip.stem)
-            with stream:
-                fps = stream.source.fps
-                for result in stream:
-                    reference = _with_map(result, references[key][result.index])
-                    row = _row(clip, result, reference)
-                    points = _points(truth, result, fps)
-                    if len(points):
-                        frame = (*key, result.index)
-                        if frame not in scored:
-                            scored[frame] = _scores(reference, points, "_reference")
-                        row |= _scores(result, points) | scored[frame]
-                    comparison.add(row, result, reference)
+            expected, truth = references[key], truths.get(clip.stem)
+            try:
+                with stream:
+                    for result in stream:
+                        reference = _with_maps(result, expected)
+                        row = _row(clip, result, reference)
+                        points = _points(truth, result, stream.source.fps)
+                        if len(points):
+                            frame = (*key, result.index)
+                            if frame not in scored:
+                                scored[frame] = _scores(reference, points, "_reference")
+                            row |= _scores(result, points) | scored[frame]
+                        comparison.add(row, result, reference)
+            except SalstreamError as error:  # PyTorch could read the clip: it is the artefact's
+                comparison.failure = str(error)
     return comparisons
 
 
-def reference_maps(deployable: Deployable, frames: Frames, phases: int) -> Maps:
+def reference_maps(deployable: Deployable, frames: Frames, phases: int) -> Expected:
     """Return what PyTorch says of a video that is read in so many interleaved phases.
 
     Args:
         deployable: The network.
         frames: uint8 RGB, (frames, height, width, 3).
         phases: Each with a recurrent state of its own.
-
-    Returns:
-        (frames, map height, map width).
     """
     if not deployable.states or phases == deployable.reference_phases:
-        return deployable.reference(frames).maps
+        return deployable.reference(frames)
     if deployable.reference_phases != 1:
         raise UsageError(f"{deployable.spec.model} is read in {deployable.reference_phases} phases")
     parts = [deployable.reference(frames[n::phases]).maps for n in range(min(phases, len(frames)))]
     maps = np.empty((len(frames), *parts[0].shape[1:]), np.float32)
     for number, part in enumerate(parts):
         maps[number::phases] = part
-    return maps
+    return Expected(maps)
 
 
-def _options(model: SaliencyModel) -> Options:
-    """Return the options that the artefact was exported with."""
-    spec = model.spec
+def _options(spec: GraphSpec, conspicuity: bool = False) -> Options:
+    """Return the options that an artefact was exported with."""
     if spec.smoothing_sigma is None:
         return Options(size=spec.size)
     return Options(
         size=spec.size,
         smoothing=spec.smoothing_sigma,
-        conspicuity=model.backend.conspicuity,
+        conspicuity=conspicuity,
         clip_length=spec.window,
     )
 
 
-def deployable_of(model: SaliencyModel, checkpoint: Path) -> Deployable:
+def deployable_of(
+    path: Path, spec: GraphSpec, checkpoint: Path, conspicuity: bool = False
+) -> Deployable:
     """Return the network that an artefact was made from.
+
+    Args:
+        path: The artefact, for messages.
+        spec: What it says about itself.
+        checkpoint: The checkpoint.
+        conspicuity: Whether the artefact gives conspicuity maps.
 
     Raises:
         UsageError: It was made from another checkpoint.
     """
-    spec = model.spec
-    deployable = load(checkpoint, spec.model, spec.domain or None, _options(model))
+    options = _options(spec, conspicuity)
+    deployable = load(checkpoint, spec.model, spec.domain or None, options)
     if deployable.spec.checkpoint_sha256 != spec.checkpoint_sha256:
-        raise UsageError(
-            f"{model.path} was not made from {checkpoint}, but from another checkpoint"
-        )
+        raise UsageError(f"{path} was not made from {checkpoint}, but from another checkpoint")
     return deployable
 
 
@@ -223,23 +243,35 @@ def _frames(clip: Path, spec: GraphSpec, count: int) -> Frames:
     return np.stack(frames)
 
 
-def _with_map(result: Result, expected: Maps) -> Result:
-    """Return the result that the frame would have with another map."""
-    return Result(result.index, result.time, result.frame, expected, letterbox=result.letterbox)
+def _with_maps(result: Result, expected: Expected) -> Result:
+    """Return the result that the frame has in PyTorch."""
+    index = result.index
+    return Result(
+        index,
+        result.time,
+        result.frame,
+        expected.maps[index],
+        None if expected.conspicuity is None else expected.conspicuity[index],
+        result.letterbox,
+    )
 
 
 def _row(clip: Path, result: Result, reference: Result) -> dict[str, Any]:
     """Compare one map with PyTorch's."""
     difference = np.abs(result.map - reference.map)
-    return {
+    row = {
         "clip": clip.name,
         "frame": result.index,
         "max_abs": float(difference.max()),
         "mean_abs": float(difference.mean()),
-        "cc": metrics.cc(result.map, reference.map),
+        "cc": correlation(result.map, reference.map),
         "sim": metrics.sim(result.map, reference.map),
         "kld": metrics.kld(result.map, reference.map),
     }
+    if result.conspicuity is not None and reference.conspicuity is not None:
+        apart = np.abs(result.conspicuity - reference.conspicuity)
+        row["conspicuity_max_abs"] = float(apart.max())
+    return row
 
 
 def _points(truth: Truth | None, result: Result, fps: float | None) -> NDArray[np.int32]:

@@ -31,7 +31,9 @@ def verify(
     checkpoint: Annotated[
         str, typer.Option(help="What they were made from: a file, or the name of pulled weights.")
     ],
-    clips: Annotated[list[str], typer.Option(help="Videos, or folders of videos: one or more.")],
+    clips: Annotated[
+        list[str], typer.Option(help="Videos, or folders of videos, after the artefacts.")
+    ],
     frames: Annotated[int, typer.Option(min=1, help="Of each clip, from its start.")] = 120,
     fixations: Annotated[
         str | None,
@@ -44,8 +46,8 @@ def verify(
     json_file: Annotated[
         Path | None, typer.Option("--json-file", help="Write the report for programs, by frame.")
     ] = None,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Leave the artefacts' metadata as they are.")
+    no_record: Annotated[
+        bool, typer.Option("--no-record", help="Leave the artefacts' metadata as they are.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object on standard output.")
@@ -85,7 +87,7 @@ def verify(
         write_text(html, as_html(comparisons, path.name))
     if json_file is not None:
         write_text(json_file, json_text(report))
-    for comparison in comparisons if not keep else ():
+    for comparison in comparisons if not no_record else ():
         _record(comparison)
     if as_json:
         for artefact in report["artefacts"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -128,12 +127,20 @@ def _default(known: Mapping[str, _Opener]) -> str:
 
 
 def _has_cuda() -> bool:
-    """Whether ONNX Runtime is there, built for CUDA, on a machine with an NVIDIA driver."""
-    if find_spec("onnxruntime") is None or shutil.which("nvidia-smi") is None:
+    """Whether ONNX Runtime is there, built for CUDA, on a machine with a GPU."""
+    if find_spec("onnxruntime") is None:
         return False
     import onnxruntime
 
-    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return False
+    from salstream.runtime.cuda import Gpu
+
+    try:
+        Gpu()
+    except SalstreamError:
+        return False
+    return True
 
 
 def check_tensors(
@@ -166,7 +173,10 @@ def check_finite(saliency: NDArray[np.float32]) -> None:
         SalstreamError: One is not.
     """
     if not np.isfinite(saliency).all():
-        raise SalstreamError("the graph gave a map that is not finite: its weights are damaged")
+        raise SalstreamError(
+            "the graph gave a map that is not finite: its weights are damaged, or too large for "
+            "its precision"
+        )
 
 
 def first_line(error: Exception) -> str:

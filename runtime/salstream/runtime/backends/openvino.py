@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,7 +11,7 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from salstream.runtime.backends import Backend, Output, check_finite, check_tensors, first_line
+from salstream.runtime.backends import Backend, Output, check_finite, check_tensors
 from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.runtime.spec import GraphSpec
 
@@ -57,7 +59,7 @@ class OpenVinoBackend(Backend):
             raise SalstreamError(f"{path} cannot be read: {error.strerror}") from error
         except RuntimeError as error:
             raise SalstreamError(
-                f"{path} cannot be loaded: it is damaged or no ONNX graph ({first_line(error)})"
+                f"{path} cannot be loaded: it is damaged or no ONNX graph ({_last_line(error)})"
             ) from error
         try:
             self.spec = GraphSpec.from_metadata(_metadata(self._model))
@@ -72,16 +74,18 @@ class OpenVinoBackend(Backend):
         self.name = f"openvino-{self._device.lower()}"
         self._settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": precision or "f32",
-            "CACHE_DIR": str(platformdirs.user_cache_path("salstream") / "openvino"),
+            **_cache(),
         }
         if precision:
             self.name += f"-{precision}"
+        if precision or not self._device.startswith("NPU"):  # NPUs have no float32
+            self._settings["INFERENCE_PRECISION_HINT"] = precision or "f32"
         if self._device == "CPU":
             # Decoding and encoding want a core now and then: threads may move out of the way.
             self._settings["ENABLE_CPU_PINNING"] = False
             if threads is not None:
                 self._settings["INFERENCE_NUM_THREADS"] = threads
+        self._lock = threading.Lock()
         self._requests: dict[int, Any] = {}
         self._request(1)
 
@@ -92,19 +96,20 @@ class OpenVinoBackend(Backend):
                 name: np.zeros((len(frames), *self._shapes[name]), np.float32)
                 for name in self._state_names
             }
-        request = self._request(len(frames))
-        try:
-            request.infer({"frames": frames, **state}, share_inputs=True)
-        except RuntimeError as error:
-            raise SalstreamError(f"the graph failed: {first_line(error)}") from error
-        # The request writes its next outputs into the same memory.
-        saliency, *states = (
-            request.get_tensor(name).data.copy()
-            for name in ("saliency", *(f"{name}_next" for name in self._state_names))
-        )
-        check_finite(saliency)
-        conspicuity = request.get_tensor("conspicuity").data.copy() if self.conspicuity else None
-        return Output(saliency, dict(zip(self._state_names, states, strict=True)), conspicuity)
+        names = ["saliency", *(f"{name}_next" for name in self._state_names)]
+        if self.conspicuity:
+            names.append("conspicuity")
+        # Streams in other threads use the same request, whose outputs lie in one place.
+        with self._lock:
+            request = self._request(len(frames))
+            try:
+                request.infer({"frames": frames, **state}, share_inputs=True)
+            except RuntimeError as error:
+                raise SalstreamError(f"the graph failed: {_last_line(error)}") from error
+            outputs = {name: request.get_tensor(name).data.copy() for name in names}
+        check_finite(outputs["saliency"])
+        next_state = {name: outputs[f"{name}_next"] for name in self._state_names}
+        return Output(outputs["saliency"], next_state, outputs.get("conspicuity"))
 
     def _request(self, batch: int) -> Any:
         """Return what runs batches of one size: fixed sizes are faster, and NPUs want them."""
@@ -115,7 +120,7 @@ class OpenVinoBackend(Backend):
                 compiled = self._core.compile_model(model, self._device, self._settings)
             except RuntimeError as error:
                 raise SalstreamError(
-                    f"OpenVINO cannot run the graph on {self._device}: {first_line(error)}"
+                    f"OpenVINO cannot run the graph on {self._device}: {_last_line(error)}"
                 ) from error
             self._requests[batch] = compiled.create_infer_request()
         return self._requests[batch]
@@ -133,3 +138,19 @@ def _metadata(model: Any) -> dict[str, str]:
         return {}
     entries = model.get_rt_info("framework").value
     return {name: str(getattr(value, "value", value)) for name, value in entries.items()}
+
+
+def _cache() -> dict[str, str]:
+    """Return where compiled graphs are kept; nowhere if that cannot be written."""
+    folder = platformdirs.user_cache_path("salstream") / "openvino"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return {}
+    return {"CACHE_DIR": str(folder)} if os.access(folder, os.W_OK) else {}
+
+
+def _last_line(error: Exception) -> str:
+    """Return what went wrong; the lines before say where in OpenVINO."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip()[:200] if lines else type(error).__name__
