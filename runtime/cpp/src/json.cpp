@@ -2,11 +2,49 @@
 
 #include <charconv>
 #include <cstring>
+#include <map>
 
 namespace salstream::json {
 namespace {
 
 constexpr int max_depth = 32;
+
+// A text in quotes, in ASCII. Bytes that are no UTF-8 come out as something else.
+std::string escaped(const std::string &text) {
+    static constexpr char names[] = "\"\\bfnrt", meant[] = "\"\\\b\f\n\r\t";
+    std::string out = "\"";
+    const auto unit = [&](unsigned code) {
+        out += "\\u";
+        for (int shift = 12; shift >= 0; shift -= 4) out += "0123456789abcdef"[code >> shift & 15];
+    };
+    for (std::size_t i = 0; i < text.size();) {
+        const unsigned lead = static_cast<unsigned char>(text[i++]);
+        if (lead < 0x80) {
+            const char *known = lead ? std::strchr(meant, static_cast<int>(lead)) : nullptr;
+            if (known) {
+                out += '\\';
+                out += names[known - meant];
+            } else if (lead < 0x20 || lead == 0x7f) {
+                unit(lead);
+            } else {
+                out += static_cast<char>(lead);
+            }
+            continue;
+        }
+        const int more = lead >= 0xF0 ? 3 : lead >= 0xE0 ? 2 : 1;
+        unsigned code = lead & (0x3Fu >> more);
+        for (int k = 0; k < more && i < text.size(); ++k) {
+            code = code << 6 | (static_cast<unsigned char>(text[i++]) & 0x3Fu);
+        }
+        if (code >= 0x10000) {
+            unit(0xD800 + (code - 0x10000) / 0x400 % 0x400);
+            unit(0xDC00 + (code - 0x10000) % 0x400);
+        } else {
+            unit(code);
+        }
+    }
+    return out + "\"";
+}
 
 class Reader {
   public:
@@ -182,6 +220,32 @@ const Value *Value::find(const std::string &name) const {
         if (kind == Kind::object && key == name) found = &value;
     }
     return found;
+}
+
+std::string canonical(const Value &value) {
+    std::string out;
+    switch (value.kind) {
+        case Value::Kind::null:
+            return "null";
+        case Value::Kind::boolean:
+        case Value::Kind::number:
+            return value.text;
+        case Value::Kind::string:
+            return escaped(value.text);
+        case Value::Kind::array:
+            for (const auto &[_, member] : value.members) {
+                out += (out.empty() ? "" : ", ") + canonical(member);
+            }
+            return "[" + out + "]";
+        case Value::Kind::object:
+            break;
+    }
+    std::map<std::string, const Value *> sorted;
+    for (const auto &[name, member] : value.members) sorted[name] = &member;  // the last counts
+    for (const auto &[name, member] : sorted) {
+        out += (out.empty() ? "" : ", ") + escaped(name) + ": " + canonical(*member);
+    }
+    return "{" + out + "}";
 }
 
 std::optional<Value> parse(const std::string &text) { return Reader(text).document(); }
