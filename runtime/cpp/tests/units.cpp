@@ -12,6 +12,7 @@
 namespace {
 
 void json_is_strict() {
+    using salstream::json::canonical;
     using salstream::json::parse;
     for (const char *text :
          {"{}", "[]", " {\"a\": [1, -2.5e+3, true, false, null, \"x\"]} ", "\"\\u00e9\\n\\\\\"",
@@ -26,6 +27,13 @@ void json_is_strict() {
         CHECK(!parse(text));
     }
     CHECK(parse("\"\\u00e9\\ud83d\\ude00\\u20ac\"")->text == "é😀€");
+    // No UTF-8: a tail alone, too short, longer than needed, a surrogate, too large. (Found by
+    // fuzzing.)
+    for (const char *text : {"\"\x9e\"", "\"\xc3\"", "\"\xe2\x82\"", "\"\xc0\xb8\"", "\"\xe0\x80\xb8\"",
+                             "\"\xed\xa0\x80\"", "\"\xf4\x90\x80\x80\"", "\"\xff\""}) {
+        CHECK(!parse(text));
+    }
+    CHECK(canonical(*parse(R"("\u00e9\ud83d\ude00\u007F")")) == R"("\u00e9\ud83d\ude00\u007f")");
     CHECK(!parse(std::string(100000, '[')));
     CHECK(parse("{\"a\": \"1\", \"a\": \"2\"}")->find("a")->text == "2");
     CHECK(!parse("[\"a\"]")->find(""));
