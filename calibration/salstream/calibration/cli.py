@@ -152,8 +152,8 @@ def _print_result(output: Path, graph: Graph, windows: Windows, result: Fit) -> 
         f"{output}: {output.stat().st_size / 1e6:.1f} MB, {len(result.quantized)} of "
         f"{len(graph.layers)} convolutions in int8 ({share:.1%} of the multiply-accumulates), "
         f"ranges from {_count(len(windows), 'window')} of {_count(clips, 'clip')}; "
-        f"mean CC {result.mean_cc:.4f} (worst frame {result.worst_cc:.4f}) with the float32 graph on {result.frames} frames of "
-        "the same clips"
+        f"mean CC {result.mean_cc:.4f} (worst frame {result.worst_cc:.4f}) with the float32 graph "
+        f"on {result.frames} frames of the same clips"
     )
     if result.mean_cc < _POOR_CC:
         typer.echo(
