@@ -290,8 +290,10 @@ class _Trainer:
 
     def _follow(self) -> None:
         """Move the running average towards the weights."""
-        for name, value in self.average.items():
-            now = self.network.state_dict()[name]
+        if not self.average:
+            return
+        for name, now in self.network.state_dict().items():
+            value = self.average[name]
             if value.is_floating_point():
                 value.lerp_(now, 1 - self.recipe.average)
             else:
