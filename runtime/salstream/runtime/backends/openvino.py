@@ -60,7 +60,7 @@ class OpenVinoBackend(Backend):
             self._model = reader.convert(reader.load(str(path)))
         except OSError as error:
             raise SalstreamError(f"{path} cannot be read: {error.strerror}") from error
-        except RuntimeError as error:
+        except Exception as error:  # its readers have classes of their own
             raise SalstreamError(
                 f"{path} cannot be loaded: it is damaged or no ONNX graph"
             ) from error
