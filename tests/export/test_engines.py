@@ -108,10 +108,24 @@ def test_an_engine_and_what_it_says_about_itself(rtx: Any, tmp_path: Path) -> No
     ]
 
 
-@pytest.mark.slow
-def test_the_cache_knows_what_makes_an_engine(rtx: Any, small: str, tmp_path: Path) -> None:
-    """No two builds of TensorRT-RTX give the same bytes: those that do come from the cache."""
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Sidecar]:
+    """What was built and not taken from the cache."""
+    seen: list[Sidecar] = []
+    compile_ = engines._compile
 
+    def counting(trt: Any, content: bytes, sidecar: Sidecar) -> Any:
+        seen.append(sidecar)
+        return compile_(trt, content, sidecar)
+
+    monkeypatch.setattr(engines, "_compile", counting)
+    return seen
+
+
+@pytest.mark.slow
+def test_the_cache_knows_what_makes_an_engine(
+    rtx: Any, small: str, compiled: list[Sidecar], tmp_path: Path
+) -> None:
     def built(*options: str) -> bytes:
         done = build(small, *RTX, *options, "-o", tmp_path / "x.engine")
         assert done.exit_code == 0, (done.output, done.exception)
@@ -120,13 +134,12 @@ def test_the_cache_knows_what_makes_an_engine(rtx: Any, small: str, tmp_path: Pa
     first = built()
     assert built() == first
     assert built("--batch", "1:1:4") == first
-    others = [
-        built("--no-cache"),
-        built("--batch", "2"),
-        built("--workspace", "100M"),
-        built("--compute-capability", "8.6"),
-    ]
-    assert len({first, *others}) == 5
+    assert len(compiled) == 1
+    built("--no-cache")
+    built("--batch", "2")
+    built("--workspace", "100M")
+    built("--compute-capability", "8.6")
+    assert len(compiled) == 5
     assert built() == first
     assert len(list(cache_folder().glob("*.engine"))) == 4
     # The same graph in another file: the same engine, and a sidecar that names that file.
@@ -135,20 +148,21 @@ def test_the_cache_knows_what_makes_an_engine(rtx: Any, small: str, tmp_path: Pa
     assert build(copy, *RTX, "-o", tmp_path / "y.engine").exit_code == 0
     engine, sidecar = read_engine(tmp_path / "y.engine")
     assert (engine, sidecar.graph) == (first, "copy.onnx")
+    assert len(compiled) == 5
 
 
-def test_a_changed_byte_in_the_cache_is_mended(rtx: Any, small: str, tmp_path: Path) -> None:
+def test_a_changed_byte_in_the_cache_is_mended(
+    rtx: Any, small: str, compiled: list[Sidecar], tmp_path: Path
+) -> None:
     path = tmp_path / "x.engine"
     assert build(small, *RTX, "-o", path).exit_code == 0
     (kept,) = cache_folder().glob("*.engine")
-    before = kept.read_bytes()
-    for file in (kept, sidecar_path(kept)):
+    for count, file in enumerate((kept, sidecar_path(kept)), start=2):
         _flip(file, file.stat().st_size // 2)
         path.unlink()
         assert build(small, *RTX, "-o", path).exit_code == 0
         assert read_engine(path) == read_engine(kept)
-        assert kept.read_bytes() != before
-        before = kept.read_bytes()
+        assert len(compiled) == count
 
 
 def test_every_changed_byte_is_noticed(tmp_path: Path) -> None:
@@ -174,9 +188,10 @@ def test_every_changed_byte_is_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_builds_at_once_give_one_good_engine(rtx: Any, small: str, tmp_path: Path) -> None:
+def test_two_builds_at_once_give_one_good_engine(rtx: Any, tmp_path: Path) -> None:
+    # No two builds of this graph give the same bytes: those that do come from the cache.
     paths = [tmp_path / "one.engine", tmp_path / "one.engine", tmp_path / "two.engine"]
-    processes = [_start("build", small, *RTX, "-o", str(path)) for path in paths]
+    processes = [_start("build", "unisal-dhf1k", *RTX, "-o", str(path)) for path in paths]
     for process in processes:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
@@ -263,7 +278,7 @@ for _ in range(60):
         folder = tmp_path / name
         folder.mkdir()
         environment = {**os.environ, "TMPDIR": str(folder)}
-        command = [sys.executable, "-c", script, path, example, name]
+        command = [sys.executable, "-c", script, str(path), str(example), name]
         processes.append(
             subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         )

@@ -476,11 +476,21 @@ def test_a_recording_always_ends_and_leaves_no_graph(
         cudaGetLastError="cudaSuccess",
         cudaGraphInstantiate=(instantiated, 23),
     )
-    good, calls = runtime.cudaError_t.cudaSuccess, []
+    good = runtime.cudaError_t.cudaSuccess
+    calls: list[Any] = []
+
+    def end(stream: Any) -> tuple[Any, int]:
+        calls.append("end")
+        return good, 42
+
+    def destroy(graph: Any) -> tuple[Any]:
+        calls.append(graph)
+        return (good,)
+
     runtime.cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
     runtime.cudaGraphExecDestroy = lambda executable: None
-    runtime.cudaStreamEndCapture = lambda stream: calls.append("end") or (good, 42)
-    runtime.cudaGraphDestroy = lambda graph: calls.append(graph) or (good,)
+    runtime.cudaStreamEndCapture = end
+    runtime.cudaGraphDestroy = destroy
     module = ModuleType("cuda.bindings")
     module.__dict__["runtime"] = runtime
     monkeypatch.setitem(sys.modules, "cuda.bindings", module)
