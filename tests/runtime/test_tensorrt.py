@@ -5,7 +5,7 @@ Without a GPU, memory, stream and library are those of `fake_tensorrt`.
 
 from __future__ import annotations
 
-import gc
+import contextlib
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -212,8 +212,11 @@ def test_recordings_of_streams_that_are_gone_do_not_pile_up(
     assert isinstance(backend, tensorrt.TensorRTBackend)
     others = []
     for _ in range(20):
-        streamed(backend, noise(3))
-        gc.collect()
+        ring, state = backend.new_ring(), None
+        for frame in noise(3):
+            ring.push(frame)
+            state = backend.run(ring.batch(), state).state
+        del ring, state
         # So that no stream finds the addresses of another.
         others += [gpu.allocate(4 * 6 * 4), gpu.allocate(4 * 6 * 4), gpu.allocate(2 * 4 * 6 * 3)]
     assert gpu.recordings >= 20
@@ -462,6 +465,52 @@ def test_out_of_gpu_memory(cuda: Callable[..., None]) -> None:
         Gpu().allocate(512_000_000)
 
 
+@pytest.mark.parametrize("failure", [None, SalstreamError("no"), ZeroDivisionError("a bug")])
+@pytest.mark.parametrize("instantiated", ["cudaSuccess", "cudaErrorMemoryAllocation"])
+def test_a_recording_always_ends_and_leaves_no_graph(
+    failure: Exception | None, instantiated: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong: a stream that goes on recording runs nothing any more."""
+    runtime = fake_cuda(
+        cudaStreamBeginCapture="cudaSuccess",
+        cudaGetLastError="cudaSuccess",
+        cudaGraphInstantiate=(instantiated, 23),
+    )
+    good = runtime.cudaError_t.cudaSuccess
+    calls: list[Any] = []
+
+    def end(stream: Any) -> tuple[Any, int]:
+        calls.append("end")
+        return good, 42
+
+    def destroy(graph: Any) -> tuple[Any]:
+        calls.append(graph)
+        return (good,)
+
+    runtime.cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
+    runtime.cudaGraphExecDestroy = lambda executable: None
+    runtime.cudaStreamEndCapture = end
+    runtime.cudaGraphDestroy = destroy
+    module = ModuleType("cuda.bindings")
+    module.__dict__["runtime"] = runtime
+    monkeypatch.setitem(sys.modules, "cuda.bindings", module)
+
+    def work() -> None:
+        if failure is not None:
+            raise failure
+
+    expected = {
+        SalstreamError: pytest.raises(RecordingError, match="cannot be recorded: no"),
+        ZeroDivisionError: pytest.raises(ZeroDivisionError),
+        type(None): contextlib.nullcontext()
+        if instantiated == "cudaSuccess"
+        else pytest.raises(SalstreamError, match="out of GPU memory"),
+    }
+    with expected[type(failure)]:
+        Gpu().record(work)
+    assert calls == ["end", 42]
+
+
 def test_the_bindings_take_every_call() -> None:
     """Without a driver each call fails, but with CUDA's error and not for its arguments."""
     runtime = pytest.importorskip("cuda.bindings.runtime")
@@ -585,8 +634,14 @@ def test_memory_copies_and_recordings_of_a_real_gpu(gpu: Gpu) -> None:
     def waits() -> None:
         gpu.synchronize()
 
+    def stumbles() -> None:
+        work()
+        raise ZeroDivisionError
+
     with pytest.raises(RecordingError, match="cannot be recorded"):
         gpu.record(waits)
+    with pytest.raises(ZeroDivisionError):
+        gpu.record(stumbles)
     work()  # and the stream is as good as before
     gpu.synchronize()
     np.testing.assert_array_equal(target, [source[1], [0, 0, 0]])

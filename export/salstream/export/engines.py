@@ -265,7 +265,7 @@ def _compile(trt: Any, content: bytes, sidecar: Sidecar) -> tuple[bytes, tuple[T
             engine = EngineBytesFromNetwork(
                 (builder, network, parser), PostprocessConfig(config, _set_flags(trt))
             )()
-        except (PolygraphyException, RuntimeError, TypeError) as error:
+        except (PolygraphyException, RuntimeError) as error:
             if monitor.stopped is not None:  # Ctrl-C, or asked to end
                 raise monitor.stopped from None
             # The last one says where, the first one why.
@@ -323,15 +323,24 @@ def _messages() -> Iterator[Sequence[str]]:
                 first_line = record.getMessage().strip().partition("\n")[0]
                 messages.append(first_line.removeprefix("[E] ")[:300])
 
-    G_LOGGER.colors = False  # it would ask for a library for them
-    G_LOGGER.use_python_logging_system = True
-    G_LOGGER.module_severity = G_LOGGER.ERROR
     log, handler = logging.getLogger("Polygraphy"), Collector()
+    settings = {
+        "colors": False,  # it would ask for a library for them
+        "use_python_logging_system": True,
+        "module_severity": G_LOGGER.ERROR,
+    }
+    before = {name: getattr(G_LOGGER, name) for name in settings}
+    propagate = log.propagate
     log.addHandler(handler)
     log.propagate = False
     try:
+        for name, value in settings.items():
+            setattr(G_LOGGER, name, value)
         yield messages
     finally:
+        for name, value in before.items():
+            setattr(G_LOGGER, name, value)
+        log.propagate = propagate
         log.removeHandler(handler)
 
 

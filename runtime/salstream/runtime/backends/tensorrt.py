@@ -264,7 +264,7 @@ def _check_fit(path: Path, sidecar: Sidecar, trt: Any, gpu: Gpu) -> None:
             )
         # By itself it builds for Ampere and later.
         fits = here in built_for if built_for else gpu.compute_capability >= (8, 0)
-        again = f"{sidecar.rebuild(path)} --compute-capability {here}"
+        again = sidecar.rebuild(path, capabilities=(here,))
     else:
         fits = here in built_for
         again = sidecar.rebuild(path)
