@@ -29,7 +29,7 @@ from salstream.runtime.cuda import Gpu
 from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.runtime.model import bundled_models, find_model
 from salstream.runtime.sidecar import FLAVOURS, PRODUCTS, Sidecar, TensorFacts
-from salstream.runtime.spec import GraphSpec
+from salstream.runtime.spec import PREFIX, GraphSpec
 
 # Raised whenever the same recipe would give another engine.
 RECIPE_VERSION: Final = 1
@@ -109,7 +109,8 @@ def build_engine(
         precision=spec.precision,
         batch=options.batch,
         options={"workspace": options.workspace},
-        metadata=metadata,
+        # The graph was verified, not this engine: `salstream verify` says what is true of it.
+        metadata={k: v for k, v in metadata.items() if k != f"{PREFIX}verification"},
         tensors=(),
     )
     if not cache:
