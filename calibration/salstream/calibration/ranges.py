@@ -22,6 +22,8 @@ _LEVELS: Final = 128  # of int8, without the sign
 _SAMPLES: Final = 1 << 16
 # What was cut off falls where there may have been nothing: its share counts as this much there.
 _FLOOR: Final = 1e-6
+# Bins narrower than this cannot be told apart in floating point.
+_SMALLEST: Final = 1e-30
 _PREFIX: Final = "observed_"
 
 
@@ -73,13 +75,15 @@ class Histogram:
     def add(self, values: NDArray[np.float32]) -> None:
         """Count values, not negative."""
         self._largest = max(self._largest, float(values.max()))
-        self._limit = self._limit or self._largest
+        if not self._largest:
+            self.counts[0] += len(values)
+            return
+        self._limit = self._limit or max(self._largest, _SMALLEST)
         while self._largest > self._limit:
             pairs = self.counts.reshape(-1, 2).sum(axis=1)
             self.counts = np.concatenate([pairs, np.zeros_like(pairs)])
             self._limit *= 2
-        if self._limit:
-            self.counts += np.histogram(values, _BINS, (0, self._limit))[0]
+        self.counts += np.histogram(values, _BINS, (0, self._limit))[0]
 
     def maximum(self) -> float:
         """Return the largest value."""
