@@ -1,7 +1,7 @@
 # make demo   a real clip through the bundled model: overlay video and a picture in demo/
 # make test   every test that this machine can run
 # make lint   ruff and mypy
-# make bench  frames per second: PyTorch, the bare graph, whole runs
+# make bench  the bundled model on every installed library, against PyTorch
 # make models the bundled model again, from the published weights
 
 PYTHON ?= python3
@@ -23,8 +23,9 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/throughput.py \
-		"$$($(BIN)/python tests/clips.py bikes.mp4)" "$$($(BIN)/salstream weights pull unisal)"
+	$(BIN)/salstream bench unisal-dhf1k --against torch \
+		--checkpoint "$$($(BIN)/salstream weights pull unisal)" \
+		--source "$$($(BIN)/python tests/clips.py bikes.mp4)"
 
 models: $(VENV)/.dev
 	$(BIN)/salstream weights pull unisal

@@ -41,7 +41,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     torch.set_num_threads(arguments.threads)
-    model = SaliencyModel.open(MODEL, threads=arguments.threads)
+    model = SaliencyModel.open(MODEL, backend="onnxruntime:cpu", threads=arguments.threads)
     with open_source(arguments.clip) as source:
         frames = np.stack([prepare(frame.image, model.spec) for frame in source])
     folder = tempfile.TemporaryDirectory()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from salstream.runtime.backends import Output
+from salstream.runtime.backends import Backend, Output
 from salstream.runtime.spec import GraphSpec
 
 Window = tuple[int, ...]
@@ -34,7 +34,7 @@ def numbered(number: int, size: tuple[int, int] = (4, 6)) -> NDArray[np.uint8]:
     return image
 
 
-class FakeBackend:
+class FakeBackend(Backend):
     """Notes, per map, the frames of its window and the windows that its state has seen.
 
     A map's value is the number of the run, divided by 1,000.

@@ -62,6 +62,8 @@ def write(model: Esan, size: tuple[int, int], path: Path) -> None:
             spec=spec,
             states={"state_hidden": state, "state_cell": state},
             reference=reference,
+            network=model,
+            eager=lambda frames, state: model(normalise(frames), state),
         )
     )
     onnx.helper.set_model_props(exported, spec.to_metadata())

@@ -43,6 +43,9 @@ def export(
         bool, typer.Option("--conspicuity", help="HD2S's four maps as a second output.")
     ] = False,
     clip_length: Annotated[int | None, typer.Option(help="Frames of HD2S's window.")] = None,
+    precision: Annotated[
+        str, typer.Option(help="fp32 or fp16; for int8 see: salstream calibrate.")
+    ] = "fp32",
     frames: Annotated[
         str | None,
         typer.Option(help="Video or images for the check; default: made-up pictures."),
@@ -61,8 +64,14 @@ def export(
             f"exporting needs {error.name}; install it with: pip install 'salstream[cpu,export]'"
         ) from error
     from salstream.export.deployable import Options, domains_of, identify, load
+    from salstream.export.precision import PRECISIONS
 
-    path = _find(checkpoint)
+    if precision not in PRECISIONS:
+        raise UsageError(
+            f"cannot export in {precision!r}: expected fp32 or fp16; int8 is made from "
+            "an fp32 graph by `salstream calibrate`"
+        )
+    path = find_checkpoint(checkpoint)
     model = model or identify(path)
     domains = (domains_of(model) or (None,)) if domain == "all" else (domain,)
     one = output.suffix.lower() == ".onnx"
@@ -82,25 +91,25 @@ def export(
         typer.echo(f"Exporting {'-'.join(filter(None, (model, name)))} and checking it", err=True)
         deployable = load(path, model, name, options)
         file = output if one else output / f"{'-'.join(filter(None, (model, name)))}.onnx"
-        _export_one(deployable, file, frames)
+        _export_one(deployable, file, frames, precision)
 
 
-def _export_one(deployable: Deployable, file: Path, source: str | None) -> None:
+def _export_one(deployable: Deployable, file: Path, source: str | None, precision: str) -> None:
     from salstream.export.graph import export_graph, given_frames, made_frames
 
     if source is None:
         pictures, origin = made_frames(deployable.spec), "made-up pictures"
     else:
         pictures, origin = given_frames(source, deployable.spec)
-    figures = export_graph(deployable, file, pictures, origin).verification
+    figures = export_graph(deployable, file, pictures, origin, precision).verification
     typer.echo(
-        f"{file}: {file.stat().st_size / 1e6:.1f} MB, equal to PyTorch on "
+        f"{file}: {file.stat().st_size / 1e6:.1f} MB, {precision}, compared with PyTorch on "
         f"{figures['frames']} frames ({origin}): largest difference {figures['max_abs']:.1e}, "
         f"mean {figures['mean_abs']:.1e}, smallest CC {figures['min_cc']:.6f}"
     )
 
 
-def _find(checkpoint: str) -> Path:
+def find_checkpoint(checkpoint: str) -> Path:
     """Return the file, or the pulled weights of that name."""
     from salstream.training.weights import REGISTRY, find
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from salstream.training.checkpoints import load_state_dict, metadata_of, sha256_
 from salstream.training.hd2s.config import CLIP_LENGTHS
 from salstream.training.sliding import windows
 from salstream.training.weights import published_as
+
+# Frames that UNISAL takes at once: memory does not grow with the video.
+_CHUNK: Final = 32
 
 Frames = NDArray[np.uint8]
 Maps = NDArray[np.float32]
@@ -67,7 +70,11 @@ class Deployable:
         spec: What the graph will say about itself.
         reference: What the network says of a video's frames, uint8 RGB (frames, height,
             width, 3), as it was trained: no rewrites, whole video at once.
-        reference_phases: How many interleaved passes that is for.
+        network: The network as it was trained.
+        eager: The same network on one window: uint8 (batch, window, height, width, 3) on the
+            network's device and what it gave as its state the time before (None: a start);
+            gives the maps, (batch, map height, map width), and its state.
+        reference_phases: How many interleaved passes ``reference`` is for.
         states: Name and shape, without the batch, of each recurrent state.
         outputs: Names of the outputs beside the map and the states.
     """
@@ -75,6 +82,8 @@ class Deployable:
     module: nn.Module
     spec: GraphSpec
     reference: Callable[[Frames], Expected]
+    network: nn.Module
+    eager: Callable[[Tensor, Any], tuple[Tensor, Any]]
     reference_phases: int = 1
     states: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
@@ -155,8 +164,16 @@ def _unisal(network: nn.Module, domain: str, options: Options) -> Deployable:
     height, width = _checked(options.size or facts.size, unisal.SIZE_MULTIPLE, "unisal")
 
     def reference(frames: Frames) -> Expected:
-        logarithms, _ = model(unisal.normalise(torch.from_numpy(frames))[None], domain)
-        return Expected(torch.exp(logarithms[0] - _maximum(logarithms[0])).numpy())
+        parts, state = [], None
+        for part in torch.split(torch.from_numpy(frames), _CHUNK):
+            maps, state = eager(part[None], state)
+            parts.append(maps)
+        return Expected(torch.cat(parts).numpy())
+
+    def eager(frames: Tensor, state: Any) -> tuple[Tensor, Any]:
+        logarithms, state = model(unisal.normalise(frames), domain, state)
+        logarithms = logarithms.flatten(0, 1)
+        return torch.exp(logarithms - _maximum(logarithms)), state
 
     return Deployable(
         module=DeployableUnisal(model, domain, (height, width)),
@@ -169,6 +186,8 @@ def _unisal(network: nn.Module, domain: str, options: Options) -> Deployable:
             state_fps=None if facts.static else unisal.STATE_FPS,
         ),
         reference=torch.inference_mode()(reference),
+        network=model,
+        eager=torch.inference_mode()(eager),
         states={}
         if facts.static
         else {"state_gru": (256, height // unisal.SIZE_MULTIPLE, width // unisal.SIZE_MULTIPLE)},
@@ -190,19 +209,26 @@ def _hd2s(network: nn.Module, domain: str, options: Options) -> Deployable:
         raise UsageError("this variant of hd2s gives no conspicuity maps")
     rows, columns = (gaussian_matrix(length, sigma) for length in size)
 
+    def finish(maps: Tensor) -> Tensor:
+        maps = rows.to(maps.device) @ maps @ columns.T.to(maps.device)
+        return maps / _maximum(maps)
+
+    def eager(frames: Tensor, _: Any) -> tuple[Tensor, Any]:
+        return finish(model(hd2s.normalise(frames), domain or None).saliency.float()), None
+
     def reference(frames: Frames) -> Expected:
         clips = torch.from_numpy(frames)
         answers = [
             model(hd2s.normalise(clips[window_frames])[None], domain or None)
             for window_frames in windows(len(frames), window)
         ]
-        maps = torch.cat([rows @ answer.saliency @ columns.T for answer in answers])
+        maps = torch.cat([finish(answer.saliency) for answer in answers])
         conspicuity = (
             torch.cat([answer.conspicuity for answer in answers]).numpy()
             if options.conspicuity
             else None
         )
-        return Expected((maps / _maximum(maps)).numpy(), conspicuity)
+        return Expected(maps.numpy(), conspicuity)
 
     return Deployable(
         module=DeployableHd2s(model, domain, size, window, sigma, options.conspicuity),
@@ -216,6 +242,8 @@ def _hd2s(network: nn.Module, domain: str, options: Options) -> Deployable:
             smoothing_sigma=sigma,
         ),
         reference=torch.inference_mode()(reference),
+        network=model,
+        eager=torch.inference_mode()(eager),
         outputs=("conspicuity",) if options.conspicuity else (),
     )
 
@@ -227,6 +255,10 @@ def _esan(network: nn.Module, domain: str, options: Options) -> Deployable:
     def reference(frames: Frames) -> Expected:
         maps = esan.predict_video(model, torch.from_numpy(frames))
         return Expected((maps / _maximum(maps)).numpy())
+
+    def eager(frames: Tensor, state: Any) -> tuple[Tensor, Any]:
+        maps, state = model(esan.normalise(frames), state)
+        return maps[:, 0] / _maximum(maps[:, 0]), state
 
     state = (512, size[0] // 8, size[1] // 8)
     return Deployable(
@@ -242,6 +274,8 @@ def _esan(network: nn.Module, domain: str, options: Options) -> Deployable:
             fit="letterbox",
         ),
         reference=reference,
+        network=model,
+        eager=torch.inference_mode()(eager),
         reference_phases=esan.WINDOW,
         states={"state_hidden": state, "state_cell": state},
     )

@@ -33,8 +33,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_Model = Annotated[str, typer.Option(help="A bundled name or an exported .onnx file.")]
-_Backend = Annotated[str | None, typer.Option(help="Inference library: onnxruntime.")]
+_Model = Annotated[str, typer.Option(help="A bundled name, an exported .onnx file or an .engine.")]
+_Backend = Annotated[
+    str | None,
+    typer.Option(
+        help="Library, or library:device, such as onnxruntime, onnxruntime:cuda, openvino:GPU."
+    ),
+]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 DEFAULT_MODEL: Final = "unisal-dhf1k"
 
@@ -220,31 +225,62 @@ def _keep_apart(source: str, output: Path | None) -> None:
 
 @app.command()
 def info(
-    model: Annotated[str, typer.Argument(help="A bundled name or an exported .onnx file.")],
+    model: Annotated[
+        str, typer.Argument(help="A bundled name, an exported .onnx file or a built .engine.")
+    ],
     as_json: _Json = False,
 ) -> None:
-    """Say what a graph is: network, domain, size, state, licence, verification.
+    """Say what a graph or an engine is: network, domain, size, precision, licence, verification.
 
     Example: salstream info unisal-dhf1k
     """
+    from salstream.runtime.model import find_model
+
+    path = find_model(model)
+    facts: dict[str, Any] = {"path": str(path), "bytes": path.stat().st_size}
+    facts |= _engine_facts(path) if path.suffix.lower() == ".engine" else _graph_facts(path)
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        shown = (
+            ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        )
+        typer.echo(f"{name.replace('_', ' '):18} {'–' if shown in (None, '') else shown}")
+
+
+def _graph_facts(path: Path) -> dict[str, Any]:
+    """Open a graph and return what it says about itself."""
     from salstream.runtime.model import SaliencyModel
 
-    opened = SaliencyModel.open(model)
-    facts: dict[str, Any] = {
-        "path": str(opened.path),
-        "bytes": opened.path.stat().st_size,
+    opened = SaliencyModel.open(path)
+    return {
         "backend": opened.backend.name,
         "recurrent": opened.backend.recurrent,
         "conspicuity": opened.backend.conspicuity,
         **dataclasses.asdict(opened.spec),
     }
-    if as_json:
-        typer.echo(json.dumps(facts))
-        return
-    facts["verification"] = ", ".join(f"{k} {v}" for k, v in opened.spec.verification.items())
-    for name, value in facts.items():
-        shown = "–" if value in (None, "") else value
-        typer.echo(f"{name.replace('_', ' '):18} {shown}")
+
+
+def _engine_facts(path: Path) -> dict[str, Any]:
+    """Return what an engine's sidecar says: no GPU is needed for that."""
+    from salstream.runtime.sidecar import read_engine
+    from salstream.runtime.spec import GraphSpec
+
+    _, sidecar = read_engine(path)
+    names = [tensor.name for tensor in sidecar.tensors]
+    return {
+        "backend": sidecar.flavour,
+        "built_by": sidecar.product,
+        "built_on": sidecar.gpu,
+        "compute_capabilities": ", ".join(sidecar.compute_capabilities) or "8.0 and later",
+        "batch": ":".join(map(str, sidecar.batch)),
+        "graph": sidecar.graph,
+        "graph_sha256": sidecar.graph_sha256,
+        "recurrent": any(name.startswith("state_") for name in names),
+        "conspicuity": "conspicuity" in names,
+        **dataclasses.asdict(GraphSpec.from_metadata(sidecar.metadata)),
+    }
 
 
 @app.command()

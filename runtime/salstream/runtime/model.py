@@ -62,7 +62,8 @@ class SaliencyModel:
         """Open a model.
 
         Args:
-            model: A bundled name such as ``unisal-dhf1k``, or an exported ``.onnx`` file.
+            model: A bundled name such as ``unisal-dhf1k``, an exported ``.onnx`` file, or an
+                ``.engine`` file with its sidecar.
             backend: Inference library; None picks one.
             threads: Threads for one inference; None leaves it to the library.
 

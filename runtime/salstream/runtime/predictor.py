@@ -39,7 +39,7 @@ STARTS: Final = get_args(Start)
 logger = logging.getLogger("salstream")
 
 _Numbered = tuple[int, Output | None]
-_Infer = Callable[[NDArray[np.uint8], Any], Output]
+_Infer = Callable[[Any, Any], Output]
 
 
 class Predictor:
@@ -151,7 +151,8 @@ class Predictor:
 
     def _clear(self) -> None:
         self._lanes = [
-            _Lane(self.spec, self.start, self.phases, self._infer) for _ in range(self.stride)
+            _Lane(self.spec, self.start, self.phases, self._backend.new_ring(), self._infer)
+            for _ in range(self.stride)
         ]
         self._size = None
         self._pushed = 0
@@ -189,9 +190,9 @@ class Predictor:
             self.spec.size if self.spec.fit == "letterbox" else None,
         )
 
-    def _infer(self, window: NDArray[np.uint8], state: Any) -> Output:
+    def _infer(self, frames: Any, state: Any) -> Output:
         begin = time.perf_counter()
-        output = self._backend.run(window[None], state)
+        output = self._backend.run(frames, state)
         self._durations.append(time.perf_counter() - begin)
         return output
 
@@ -202,13 +203,15 @@ class _Lane:
     Gives pairs of a frame's number in the lane and what the graph says (None: skipped).
     """
 
-    def __init__(self, spec: GraphSpec, start: Start, phases: int, infer: _Infer) -> None:
+    def __init__(
+        self, spec: GraphSpec, start: Start, phases: int, ring: FrameRing, infer: _Infer
+    ) -> None:
         self._window = spec.window
         self._behind = spec.map_frame
         self._ahead = spec.window - 1 - spec.map_frame
         self._start = start
         self._infer = infer
-        self._ring = FrameRing(spec.window, (*spec.size, 3))
+        self._ring = ring
         self._states: list[Any] = [None] * phases
         self._count = 0  # frames, repeated and mirrored ones at the end included
         self._runs = 0
@@ -260,10 +263,10 @@ class _Lane:
     def _forward(self) -> _Numbered:
         phase = self._runs % len(self._states)
         self._runs += 1
-        output = self._infer(self._ring.window(), self._states[phase])
+        output = self._infer(self._ring.batch(), self._states[phase])
         self._states[phase] = output.state
         return self._count - 1 - self._ahead, output
 
     def _backward(self) -> _Numbered:
-        reverse = np.ascontiguousarray(self._ring.window()[::-1])
+        reverse = np.ascontiguousarray(self._ring.window()[None, ::-1])
         return self._count - self._window, self._infer(reverse, None)

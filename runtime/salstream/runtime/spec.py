@@ -47,6 +47,7 @@ class GraphSpec:
         attribution: Whose weights these are.
         checkpoint_sha256: Of the file that the graph was exported from.
         verification: Figures of the comparison with the PyTorch model.
+        calibration: How an int8 graph was quantized: windows, method, layers left in float.
     """
 
     model: str
@@ -65,6 +66,7 @@ class GraphSpec:
     attribution: str = ""
     checkpoint_sha256: str = ""
     verification: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse facts that contradict each other."""
@@ -104,9 +106,9 @@ class GraphSpec:
         metadata = {PREFIX + "schema": str(SCHEMA_VERSION)}
         for item in fields(self):
             value = getattr(self, item.name)
-            if value is None:
+            if value is None or value == {}:
                 continue
-            text = json.dumps(dict(value)) if item.name == "verification" else str(value)
+            text = json.dumps(dict(value)) if isinstance(value, Mapping) else str(value)
             metadata[PREFIX + item.name] = text
         return metadata
 
@@ -152,4 +154,5 @@ _PARSERS: Final[dict[str, Any]] = {
     "state_fps": float,
     "smoothing_sigma": float,
     "verification": json.loads,
+    "calibration": json.loads,
 }

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from salstream.runtime.errors import UsageError
+from salstream.runtime.errors import SalstreamError, UsageError
+from salstream.runtime.ring import FrameRing
 from salstream.runtime.spec import GraphSpec
 
 
@@ -31,7 +33,7 @@ class Output:
 
 
 class Backend(Protocol):
-    """A graph that is ready to run.
+    """A graph that is ready to run. Backends name this as their base class.
 
     Attributes:
         name: Library and device.
@@ -45,24 +47,47 @@ class Backend(Protocol):
     recurrent: bool
     conspicuity: bool
 
+    def new_ring(self) -> FrameRing:
+        """Return a ring for one stream's windows, in memory that this backend likes."""
+        return FrameRing(self.spec.window, (*self.spec.size, 3))
+
     def run(self, frames: NDArray[np.uint8], state: Any) -> Output:
         """Run the graph once.
 
         Args:
-            frames: uint8 RGB, (batch, window, height, width, 3), oldest first.
-            state: ``Output.state`` of the run before; None starts a stream.
+            frames: uint8 RGB, (batch, window, height, width, 3), oldest first; or the ``batch``
+                of a ring of its own.
+            state: ``Output.state`` of the run before; None starts a stream. It is used up: it
+                may lie in memory that later runs write to.
         """
         ...
 
 
-def _onnxruntime(path: Path, threads: int | None) -> Backend:
+def _onnxruntime(path: Path, device: str | None, threads: int | None) -> Backend:
     from salstream.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(path, threads=threads)
+    return OnnxRuntimeBackend(path, device, threads)
 
 
-BACKENDS: Final[dict[str, Callable[[Path, int | None], Backend]]] = {
-    "onnxruntime": _onnxruntime,
+def _openvino(path: Path, device: str | None, threads: int | None) -> Backend:
+    from salstream.runtime.backends.openvino import OpenVinoBackend
+
+    return OpenVinoBackend(path, device, threads)
+
+
+def _tensorrt(path: Path, device: str | None, _: int | None) -> Backend:
+    from salstream.runtime.backends.tensorrt import TensorRTBackend
+
+    if device is not None:
+        raise UsageError(f"an engine runs on the GPU that it was built for, not on {device!r}")
+    return TensorRTBackend(path)
+
+
+_Opener = Callable[[Path, str | None, int | None], Backend]
+# By the suffix of the file that they read; the first is the fallback.
+BACKENDS: Final[dict[str, dict[str, _Opener]]] = {
+    ".onnx": {"onnxruntime": _onnxruntime, "openvino": _openvino},
+    ".engine": {"tensorrt": _tensorrt},
 }
 
 
@@ -70,17 +95,90 @@ def open_backend(path: Path, name: str | None = None, threads: int | None = None
     """Load a graph.
 
     Args:
-        path: An ``.onnx`` file that salstream exported.
-        name: One of ``BACKENDS``; None picks one by the file's suffix.
+        path: An ``.onnx`` file that salstream exported, or an ``.engine`` that it built.
+        name: A library, or a library and a device: ``openvino``, ``openvino:GPU``,
+            ``onnxruntime:cpu``. None: for a graph, ONNX Runtime where it has CUDA, else
+            OpenVINO where it is installed, else ONNX Runtime on the CPU.
         threads: Threads for one inference; None leaves it to the library.
 
     Raises:
         UsageError: The name or the suffix is not known.
-        SalstreamError: The library is not installed, or the file is damaged or not ours.
+        SalstreamError: The library or the device is not there, or the file is damaged or not
+            ours.
     """
-    if path.suffix.lower() != ".onnx":
-        raise UsageError(f"cannot run {path}: expected an .onnx file made by `salstream export`")
-    name = name or "onnxruntime"
-    if name not in BACKENDS:
-        raise UsageError(f"unknown backend {name!r}; known: {', '.join(BACKENDS)}")
-    return BACKENDS[name](path, threads)
+    known = BACKENDS.get(path.suffix.lower())
+    if known is None:
+        raise UsageError(
+            f"cannot run {path}: expected an .onnx file made by `salstream export`, "
+            "or an .engine file made by `salstream build`"
+        )
+    library, _, device = (name or _default(known)).partition(":")
+    if library not in known:
+        raise UsageError(f"unknown backend {library!r} for {path.name}; known: {', '.join(known)}")
+    return known[library](path, device or None, threads)
+
+
+def _default(known: Mapping[str, _Opener]) -> str:
+    """Return the library to use where none was asked for."""
+    first = next(iter(known))
+    if "openvino" in known and find_spec("openvino") and not _has_cuda():
+        return "openvino"
+    return first
+
+
+def _has_cuda() -> bool:
+    """Whether ONNX Runtime is there, built for CUDA, on a machine with a GPU."""
+    if find_spec("onnxruntime") is None:
+        return False
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return False
+    from salstream.runtime.cuda import Gpu
+
+    try:
+        Gpu()
+    except SalstreamError:
+        return False
+    return True
+
+
+def check_tensors(
+    path: Path, spec: GraphSpec, inputs: Mapping[str, Sequence[int]], outputs: Container[str]
+) -> None:
+    """Refuse a graph whose tensors are not those that its metadata promise.
+
+    Args:
+        path: The graph's file.
+        spec: What its metadata say.
+        inputs: Names and shapes without the batch.
+        outputs: Names.
+
+    Raises:
+        SalstreamError: They do not agree.
+    """
+    promised = ["saliency", *(f"{name}_next" for name in inputs if name.startswith("state_"))]
+    frames = list(inputs.get("frames", ()))
+    if frames != [spec.window, *spec.size, 3] or any(name not in outputs for name in promised):
+        raise SalstreamError(
+            f"{path} is not a graph for salstream: its tensors are not those of its metadata; "
+            "export it again"
+        )
+
+
+def check_finite(saliency: NDArray[np.float32]) -> None:
+    """Refuse maps that are not finite.
+
+    Raises:
+        SalstreamError: One is not.
+    """
+    if not np.isfinite(saliency).all():
+        raise SalstreamError(
+            "the graph gave a map that is not finite: its weights are damaged, or too large for "
+            "its precision"
+        )
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what a library says."""
+    return str(error).strip().partition("\n")[0][:200]

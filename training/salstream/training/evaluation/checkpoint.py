@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from salstream.runtime.backends import Output
+from salstream.runtime.backends import Backend, Output
 from salstream.runtime.errors import UsageError
 from salstream.runtime.model import SaliencyModel
 from salstream.runtime.spec import GraphSpec
@@ -58,7 +58,7 @@ def open_checkpoint(
     return SaliencyModel(path, _FAMILIES[family](model, name, domain or ""))
 
 
-class TorchBackend:
+class TorchBackend(Backend):
     """A network in PyTorch that runs one window at a time.
 
     Args:

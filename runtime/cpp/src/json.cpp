@@ -1,0 +1,199 @@
+#include "json.hpp"
+
+#include <charconv>
+#include <cstring>
+
+namespace salstream::json {
+namespace {
+
+constexpr int max_depth = 32;
+
+class Reader {
+  public:
+    explicit Reader(const std::string &text)
+        : at_(text.data()), end_(text.data() + text.size()) {}
+
+    std::optional<Value> document() {
+        Value value;
+        if (!read(value, 0)) return std::nullopt;
+        space();
+        if (at_ != end_) return std::nullopt;
+        return value;
+    }
+
+    bool number(std::string &text) {
+        const char *begin = at_;
+        if (literal("NaN") || literal("Infinity") || literal("-Infinity")) {
+            text.assign(begin, at_);
+            return true;
+        }
+        take('-');
+        if (!take('0') && !digits()) return false;
+        if (take('.') && !digits()) return false;
+        if (take('e') || take('E')) {
+            if (!take('+')) take('-');
+            if (!digits()) return false;
+        }
+        text.assign(begin, at_);
+        return true;
+    }
+
+    bool finished() const { return at_ == end_; }
+
+  private:
+    bool read(Value &value, int depth) {
+        if (depth > max_depth) return false;
+        space();
+        if (at_ == end_) return false;
+        switch (*at_) {
+            case '{':
+                value.kind = Value::Kind::object;
+                return members(value, depth, '}');
+            case '[':
+                value.kind = Value::Kind::array;
+                return members(value, depth, ']');
+            case '"':
+                value.kind = Value::Kind::string;
+                return string(value.text);
+            default:
+                break;
+        }
+        if (literal("null")) return true;
+        const bool yes = literal("true");
+        if (yes || literal("false")) {
+            value.kind = Value::Kind::boolean;
+            value.text = yes ? "true" : "false";
+            return true;
+        }
+        value.kind = Value::Kind::number;
+        return number(value.text);
+    }
+
+    bool members(Value &value, int depth, char close) {
+        ++at_;
+        space();
+        if (take(close)) return true;
+        do {
+            std::string name;
+            if (close == '}') {
+                space();
+                if (at_ == end_ || *at_ != '"' || !string(name)) return false;
+                space();
+                if (!take(':')) return false;
+            }
+            value.members.emplace_back(std::move(name), Value());
+            if (!read(value.members.back().second, depth + 1)) return false;
+            space();
+        } while (take(','));
+        return take(close);
+    }
+
+    bool string(std::string &text) {
+        ++at_;
+        while (at_ != end_ && *at_ != '"') {
+            if (static_cast<unsigned char>(*at_) < 0x20) return false;
+            if (*at_ != '\\') {
+                text += *at_++;
+                continue;
+            }
+            if (++at_ == end_) return false;
+            const char escape = *at_++;
+            static constexpr char names[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
+            const char *known = escape ? std::strchr(names, escape) : nullptr;
+            if (known) {
+                text += meant[known - names];
+            } else if (escape != 'u' || !unicode(text)) {
+                return false;
+            }
+        }
+        return take('"');
+    }
+
+    bool unicode(std::string &text) {
+        unsigned code = 0;
+        if (!hex(code)) return false;
+        if (code >= 0xDC00 && code < 0xE000) return false;
+        if (code >= 0xD800 && code < 0xDC00) {
+            unsigned low = 0;
+            if (!take('\\') || !take('u') || !hex(low) || low < 0xDC00 || low >= 0xE000) {
+                return false;
+            }
+            code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
+        }
+        const auto tail = [&](int shift) {
+            text += static_cast<char>(0x80 | (code >> shift & 0x3F));
+        };
+        if (code < 0x80) {
+            text += static_cast<char>(code);
+        } else if (code < 0x800) {
+            text += static_cast<char>(0xC0 | code >> 6);
+            tail(0);
+        } else if (code < 0x10000) {
+            text += static_cast<char>(0xE0 | code >> 12);
+            tail(6), tail(0);
+        } else {
+            text += static_cast<char>(0xF0 | code >> 18);
+            tail(12), tail(6), tail(0);
+        }
+        return true;
+    }
+
+    bool hex(unsigned &code) {
+        if (end_ - at_ < 4) return false;
+        const auto [stop, problem] = std::from_chars(at_, at_ + 4, code, 16);
+        if (problem != std::errc() || stop != at_ + 4) return false;
+        at_ += 4;
+        return true;
+    }
+
+    bool digits() {
+        const char *begin = at_;
+        while (at_ != end_ && *at_ >= '0' && *at_ <= '9') ++at_;
+        return at_ != begin;
+    }
+
+    bool literal(const char *word) {
+        const std::size_t length = std::strlen(word);
+        if (static_cast<std::size_t>(end_ - at_) < length || std::memcmp(at_, word, length) != 0) {
+            return false;
+        }
+        at_ += length;
+        return true;
+    }
+
+    bool take(char wanted) {
+        if (at_ == end_ || *at_ != wanted) return false;
+        ++at_;
+        return true;
+    }
+
+    void space() {
+        while (at_ != end_ && (*at_ == ' ' || *at_ == '\n' || *at_ == '\r' || *at_ == '\t')) ++at_;
+    }
+
+    const char *at_, *end_;
+};
+
+}  // namespace
+
+const Value *Value::find(const std::string &name) const {
+    const Value *found = nullptr;
+    for (const auto &[key, value] : members) {
+        if (kind == Kind::object && key == name) found = &value;
+    }
+    return found;
+}
+
+std::optional<Value> parse(const std::string &text) { return Reader(text).document(); }
+
+std::optional<double> number(const std::string &text) {
+    Reader reader(text);
+    std::string whole;
+    double value = 0;
+    if (!reader.number(whole) || !reader.finished()) return std::nullopt;
+    const auto [stop, problem] = std::from_chars(whole.data(), whole.data() + whole.size(), value);
+    if (problem != std::errc() || stop != whole.data() + whole.size()) return std::nullopt;
+    return value;
+}
+
+}  // namespace salstream::json

@@ -1,0 +1,259 @@
+#include "resize.hpp"
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <cstring>
+
+namespace salstream {
+namespace {
+
+std::uint8_t to_byte(float value) {
+    return static_cast<std::uint8_t>(std::lrintf(std::clamp(value, 0.0f, 255.0f)));
+}
+
+// Source pixels per target pixel. OpenCV divides twice, and the last bit counts.
+double scale_of(int from, int to) { return 1.0 / (static_cast<double>(to) / from); }
+
+// The mean of blocks of 2x2 pixels, halves upwards.
+void by_blocks(const Image &from, std::uint8_t *to, std::vector<std::uint16_t> &sums) {
+    const int channels = from.channels, height = from.height / 2;
+    const int target = from.width / 2 * channels;
+    sums.resize(static_cast<std::size_t>(from.width) * channels);
+    std::uint16_t *const sum = sums.data();
+    const int values = 2 * target;
+    for (int y = 0; y < height; ++y, to += target) {
+        const std::uint8_t *const upper = from.row(2 * y), *const lower = from.row(2 * y + 1);
+        for (int i = 0; i < values; ++i) sum[i] = static_cast<std::uint16_t>(upper[i] + lower[i]);
+        if (channels == 3) {
+            for (int i = 0, j = 0; i < target; i += 3, j += 6) {
+                to[i] = static_cast<std::uint8_t>((sum[j] + sum[j + 3] + 2) >> 2);
+                to[i + 1] = static_cast<std::uint8_t>((sum[j + 1] + sum[j + 4] + 2) >> 2);
+                to[i + 2] = static_cast<std::uint8_t>((sum[j + 2] + sum[j + 5] + 2) >> 2);
+            }
+        } else {
+            for (int i = 0; i < target; ++i) {
+                const int j = 2 * i - i % channels;
+                to[i] = static_cast<std::uint8_t>((sum[j] + sum[j + channels] + 2) >> 2);
+            }
+        }
+    }
+}
+
+bool is_whole(double value) { return std::abs(value - std::nearbyint(value)) < DBL_EPSILON; }
+
+}  // namespace
+
+void Halver::operator()(const Image &from, std::uint8_t *to) {
+    if (from.height % 2 == 0 && from.width % 2 == 0) {
+        by_blocks(from, to, sums_);
+    } else {
+        by_areas(from, to);
+    }
+}
+
+void Halver::shares(int from, int to, std::vector<Share> &out) {
+    out.clear();
+    const double scale = scale_of(from, to);
+    for (int target = 0; target < to; ++target) {
+        const double begin = target * scale, end = begin + scale;
+        const double covered = std::min(scale, from - begin);
+        const int last = std::min(static_cast<int>(std::floor(end)), from - 1);
+        const int first = std::min(static_cast<int>(std::ceil(begin)), last);
+        if (first - begin > 1e-3) {
+            out.push_back({first - 1, target, static_cast<float>((first - begin) / covered)});
+        }
+        for (int source = first; source < last; ++source) {
+            out.push_back({source, target, static_cast<float>(1.0 / covered)});
+        }
+        if (end - last > 1e-3) {
+            const double part = std::min(std::min(end - last, 1.0), covered);
+            out.push_back({last, target, static_cast<float>(part / covered)});
+        }
+    }
+}
+
+void Halver::by_areas(const Image &from, std::uint8_t *to) {
+    const int height = from.height / 2, width = from.width / 2, channels = from.channels;
+    const double scale_y = scale_of(from.height, height), scale_x = scale_of(from.width, width);
+    if (is_whole(scale_y) && is_whole(scale_x)) {  // three pixels in one, in either direction
+        const int rows = static_cast<int>(std::nearbyint(scale_y));
+        const int columns = static_cast<int>(std::nearbyint(scale_x));
+        const float share = 1.0f / static_cast<float>(rows * columns);
+        for (int y = 0; y < height; ++y) {
+            for (int i = 0; i < width * channels; ++i) {
+                const int begin = i / channels * columns * channels + i % channels;
+                int sum = 0;
+                for (int dy = 0; dy < rows; ++dy) {
+                    for (int dx = 0; dx < columns; ++dx) {
+                        sum += from.row(y * rows + dy)[begin + dx * channels];
+                    }
+                }
+                *to++ = to_byte(static_cast<float>(sum) * share);
+            }
+        }
+        return;
+    }
+    shares(from.width, width, columns_);
+    shares(from.height, height, rows_);
+    const std::size_t values = static_cast<std::size_t>(width) * channels;
+    row_.resize(values);
+    total_.assign(values, 0.0f);
+    int done = 0;
+    const auto write = [&] {
+        std::uint8_t *target = to + values * static_cast<std::size_t>(done);
+        for (std::size_t i = 0; i < values; ++i) target[i] = to_byte(total_[i]);
+    };
+    for (const Share &share : rows_) {
+        const std::uint8_t *source = from.row(share.from);
+        std::fill(row_.begin(), row_.end(), 0.0f);
+        for (const Share &column : columns_) {
+            for (int c = 0; c < channels; ++c) {
+                row_[static_cast<std::size_t>(column.to * channels + c)] +=
+                    static_cast<float>(source[column.from * channels + c]) * column.weight;
+            }
+        }
+        if (share.to != done) {
+            write();
+            done = share.to;
+            for (std::size_t i = 0; i < values; ++i) total_[i] = share.weight * row_[i];
+        } else {
+            for (std::size_t i = 0; i < values; ++i) total_[i] += share.weight * row_[i];
+        }
+    }
+    write();
+}
+
+void Cubic::taps(int from, int to, std::vector<Tap> &out) {
+    constexpr float a = -0.75f, one = 2048.0f;
+    const double scale = scale_of(from, to);
+    out.resize(static_cast<std::size_t>(to));
+    for (int target = 0; target < to; ++target) {
+        const float at = static_cast<float>((target + 0.5) * scale - 0.5);
+        const int floor = static_cast<int>(std::floor(at));
+        const float x = at - static_cast<float>(floor), rest = 1.0f - x;
+        float w[4];
+        w[0] = ((a * (x + 1) - 5 * a) * (x + 1) + 8 * a) * (x + 1) - 4 * a;
+        w[1] = ((a + 2) * x - (a + 3)) * x * x + 1;
+        w[2] = ((a + 2) * rest - (a + 3)) * rest * rest + 1;
+        w[3] = 1.0f - w[0] - w[1] - w[2];
+        Tap &tap = out[static_cast<std::size_t>(target)];
+        tap.first = floor - 1;
+        for (int k = 0; k < 4; ++k) {
+            tap.weights[k] = static_cast<std::int16_t>(std::lrintf(w[k] * one));
+        }
+    }
+}
+
+void Cubic::filter_row(const std::uint8_t *from, int from_width, std::int32_t *to) const {
+    for (const Tap &tap : columns_) {
+        const std::int32_t w0 = tap.weights[0], w1 = tap.weights[1], w2 = tap.weights[2],
+                           w3 = tap.weights[3];
+        const std::uint8_t *p0, *p1, *p2, *p3;
+        if (tap.first >= 0 && tap.first + 3 < from_width) {
+            p0 = from + 3 * tap.first;
+            p1 = p0 + 3, p2 = p0 + 6, p3 = p0 + 9;
+        } else {
+            const auto at = [&](int k) {
+                return from + 3 * std::clamp(tap.first + k, 0, from_width - 1);
+            };
+            p0 = at(0), p1 = at(1), p2 = at(2), p3 = at(3);
+        }
+        for (int c = 0; c < 3; ++c) to[c] = p0[c] * w0 + p1[c] * w1 + p2[c] * w2 + p3[c] * w3;
+        to += 3;
+    }
+}
+
+void Cubic::operator()(const Image &from, std::uint8_t *to, int height, int width) {
+    if (from.height != from_height_ || from.width != from_width_ || height != height_ ||
+        width != width_) {
+        taps(from.height, height, rows_);
+        taps(from.width, width, columns_);
+        filtered_.resize(static_cast<std::size_t>(width) * 3 * 4);
+        from_height_ = from.height, from_width_ = from.width, height_ = height, width_ = width;
+    }
+    const int values = 3 * width;
+    std::fill(filtered_row_, filtered_row_ + 4, -1);
+    constexpr float unit = 1.0f / (2048.0f * 2048.0f);
+    // OpenCV's vectors of 8 values reckon in float; the rest of a row in whole numbers.
+    const int in_float = values / 8 * 8;
+    for (int y = 0; y < height; ++y, to += values) {
+        const Tap &tap = rows_[static_cast<std::size_t>(y)];
+        const std::int32_t *rows[4];
+        for (int k = 0; k < 4; ++k) {
+            const int source = std::clamp(tap.first + k, 0, from.height - 1);
+            std::int32_t *row = filtered_.data() + static_cast<std::size_t>(source % 4) *
+                                                       static_cast<std::size_t>(values);
+            if (filtered_row_[source % 4] != source) {
+                filter_row(from.row(source), from.width, row);
+                filtered_row_[source % 4] = source;
+            }
+            rows[k] = row;
+        }
+        const std::int32_t *const r0 = rows[0], *const r1 = rows[1], *const r2 = rows[2],
+                           *const r3 = rows[3];
+        const std::int16_t *w = tap.weights;
+        const float f0 = w[0] * unit, f1 = w[1] * unit, f2 = w[2] * unit, f3 = w[3] * unit;
+        for (int i = 0; i < in_float; ++i) {
+            const float sum =
+                static_cast<float>(r0[i]) * f0 +
+                (static_cast<float>(r1[i]) * f1 +
+                 (static_cast<float>(r2[i]) * f2 + static_cast<float>(r3[i]) * f3));
+            to[i] = to_byte(sum);
+        }
+        for (int i = in_float; i < values; ++i) {
+            const std::int32_t sum = r0[i] * w[0] + r1[i] * w[1] + r2[i] * w[2] + r3[i] * w[3];
+            to[i] = static_cast<std::uint8_t>(std::clamp((sum + (1 << 21)) >> 22, 0, 255));
+        }
+    }
+}
+
+void Linear::taps(int from, int to, std::vector<Tap> &out) {
+    const double scale = scale_of(from, to);
+    out.resize(static_cast<std::size_t>(to));
+    for (int target = 0; target < to; ++target) {
+        const double at = std::clamp((target + 0.5) * scale - 0.5, 0.0, from - 1.0);
+        const int first = static_cast<int>(at);
+        out[static_cast<std::size_t>(target)] = {first, std::min(first + 1, from - 1),
+                                                 static_cast<float>(at - first)};
+    }
+}
+
+void Linear::operator()(const float *from, std::size_t pitch, int from_height, int from_width,
+                        float *to, int height, int width) {
+    if (from_height == height && from_width == width) {
+        for (int y = 0; y < height; ++y, from += pitch, to += width) {
+            std::copy(from, from + width, to);
+        }
+        return;
+    }
+    if (from_height != from_height_ || from_width != from_width_ || height != height_ ||
+        width != width_) {
+        taps(from_height, height, rows_);
+        taps(from_width, width, columns_);
+        filtered_.resize(static_cast<std::size_t>(width) * 2);
+        from_height_ = from_height, from_width_ = from_width, height_ = height, width_ = width;
+    }
+    const std::size_t values = static_cast<std::size_t>(width);
+    int held[2] = {-1, -1};
+    const auto filtered = [&](int source) {
+        float *row = filtered_.data() + values * static_cast<std::size_t>(source % 2);
+        if (held[source % 2] != source) {
+            held[source % 2] = source;
+            const float *line = from + pitch * static_cast<std::size_t>(source);
+            for (std::size_t x = 0; x < values; ++x) {
+                const Tap &tap = columns_[x];
+                row[x] = line[tap.first] * (1.0f - tap.weight) + line[tap.second] * tap.weight;
+            }
+        }
+        return row;
+    };
+    for (const Tap &tap : rows_) {
+        const float *upper = filtered(tap.first), *lower = filtered(tap.second);
+        const float second = tap.weight, first = 1.0f - second;
+        for (std::size_t x = 0; x < values; ++x) to[x] = upper[x] * first + lower[x] * second;
+        to += values;
+    }
+}
+
+}  // namespace salstream

@@ -1,0 +1,32 @@
+// What an engine says about itself: NAME.engine.json beside NAME.engine.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+namespace salstream {
+
+// The counterpart of Python's Sidecar, as far as running the engine needs it.
+struct Sidecar {
+    std::string engine_sha256;  // of the engine's file
+    std::string flavour;        // "tensorrt" or "tensorrt-rtx"
+    std::string version;        // of the library that built it, and the only one that runs it
+    std::vector<std::string> compute_capabilities;  // such as "8.6"; empty: any
+    std::map<std::string, std::string> metadata;    // the graph's
+
+    // Throws SAL_SCHEMA_UNKNOWN or SAL_MODEL_DAMAGED.
+    static Sidecar from_json(const std::string &text);
+};
+
+// An engine's bytes and its sidecar, which belong together.
+struct Engine {
+    std::string bytes;
+    Sidecar sidecar;
+};
+Engine read_engine(const std::string &path);
+
+// SHA-256 (FIPS 180-4) as 64 hexadecimal digits.
+std::string sha256(const std::string &bytes);
+
+}  // namespace salstream

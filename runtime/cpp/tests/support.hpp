@@ -1,0 +1,52 @@
+// What the tests share: checks, the stand-in for ONNX Runtime, and its models.
+#pragma once
+
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <string>
+
+#include "salstream/salstream.h"
+
+extern "C" {
+long fake_live(void);
+long fake_fail_at(long n);
+void fake_gives_nan(bool yes);
+}
+
+[[noreturn]] inline void failed(const char *file, int line, const char *condition) {
+    std::fprintf(stderr, "%s:%d: %s (%s)\n", file, line, condition, sal_last_error());
+    std::exit(1);
+}
+#define CHECK(condition) ((condition) ? (void)0 : failed(__FILE__, __LINE__, #condition))
+
+inline const std::string fake_library = FAKE_ONNXRUNTIME;
+
+// A model of the stand-in, 4x6 pixels; `more` are further lines, `state` makes it recurrent.
+inline std::string fake_model(const std::string &path, int window, bool state,
+                              const std::string &more = "", const std::string &schema = "1") {
+    std::ofstream file(path);
+    file << "meta salstream.schema " << schema << "\nmeta salstream.model fake\n"
+         << "meta salstream.domain test\nmeta salstream.height 4\nmeta salstream.width 6\n"
+         << "meta salstream.window " << window << "\nmeta salstream.map_frame " << window - 1
+         << "\ninput frames u8 -1 " << window << " 4 6 3\noutput saliency f32 -1 4 6\n";
+    if (state) file << "input state_x f32 -1 2\noutput state_x_next f32 -1 2\n";
+    file << more;
+    return path;
+}
+
+inline sal_model_options fake_options() {
+    sal_model_options options{};
+    options.struct_size = sizeof options;
+    options.library = fake_library.c_str();
+    return options;
+}
+
+inline sal_frame frame_of(const unsigned char *data, int height, int width) {
+    sal_frame frame{};
+    frame.struct_size = sizeof frame;
+    frame.height = height;
+    frame.width = width;
+    frame.data = data;
+    return frame;
+}

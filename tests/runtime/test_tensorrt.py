@@ -1,0 +1,578 @@
+"""The TensorRT backend against ONNX Runtime on the CPU: same frames, same maps.
+
+Without a GPU, memory, stream and library are those of `fake_tensorrt`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from clips import clip
+from fake_tensorrt import FakeGpu, fake_cuda, fake_engine, fake_tensorrt, session
+from salstream.runtime import Predictor, SaliencyModel, SalstreamError, UsageError
+from salstream.runtime.backends import Backend, open_backend, tensorrt
+from salstream.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from salstream.runtime.backends.onnxruntime_cuda import BoundSession
+from salstream.runtime.cuda import Gpu, RecordingError
+from salstream.runtime.model import find_model
+from salstream.runtime.ring import DeviceFrames, DeviceRing
+from salstream.runtime.spec import GraphSpec
+
+Open = Callable[..., tuple[Backend, FakeGpu]]
+
+
+@pytest.fixture
+def open_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
+    """Return a function that makes an engine of a graph and opens it on a fake GPU."""
+
+    def opened(graph: bytes, gpu: FakeGpu | None = None, **changes: Any) -> tuple[Backend, FakeGpu]:
+        gpu = gpu or FakeGpu()
+        unrecordable = changes.pop("unrecordable", False)
+        module = fake_tensorrt(gpu, unrecordable)
+        module.__dict__.update(changes.pop("library", {}))
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setitem(sys.modules, "tensorrt_rtx", module)
+        monkeypatch.setattr(tensorrt, "Gpu", lambda: gpu)
+        path = fake_engine(tmp_path / "graph.engine", graph, **changes)
+        return open_backend(path), gpu
+
+    return opened
+
+
+def toy_graph(window: int, map_frame: int, recurrent: bool) -> bytes:
+    """Return a graph whose maps depend on the order of the frames, and on all before them.
+
+    saliency = Σ wₜ·frameₜ / 255 (+ state); the state after it is half of that.
+    """
+    spec = GraphSpec(model="toy", domain="", height=4, width=6, window=window, map_frame=map_frame)
+    weights = np.linspace(0.1, 1, window * 3, dtype=np.float32).reshape(1, window, 1, 1, 3)
+    constants = {
+        "weights": weights / 255 / weights.sum(),
+        "half": np.float32(0.5),
+        "axes": np.array([1, 4], np.int64),
+    }
+    nodes = [
+        helper.make_node("Cast", ["frames"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["x", "weights"], ["weighted"]),
+        helper.make_node(
+            "ReduceSum", ["weighted", "axes"], ["sum" if recurrent else "saliency"], keepdims=0
+        ),
+    ]
+    map_shape: list[str | int] = ["batch", 4, 6]
+    inputs = [
+        helper.make_tensor_value_info("frames", TensorProto.UINT8, ["batch", window, 4, 6, 3])
+    ]
+    outputs = [helper.make_tensor_value_info("saliency", TensorProto.FLOAT, map_shape)]
+    if recurrent:
+        nodes += [
+            helper.make_node("Add", ["sum", "state_a"], ["saliency"]),
+            helper.make_node("Mul", ["saliency", "half"], ["state_a_next"]),
+        ]
+        inputs.append(helper.make_tensor_value_info("state_a", TensorProto.FLOAT, map_shape))
+        outputs.append(helper.make_tensor_value_info("state_a_next", TensorProto.FLOAT, map_shape))
+    initializers = [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()]
+    graph = helper.make_graph(nodes, "toy", inputs, outputs, initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    helper.set_model_props(model, spec.to_metadata())
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def on_cpu(graph: bytes, folder: Path) -> Backend:
+    path = folder / "graph.onnx"
+    path.write_bytes(graph)
+    return OnnxRuntimeBackend(path, threads=1)
+
+
+def noise(count: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (count, 4, 6, 3), dtype=np.uint8)
+
+
+def streamed(backend: Backend, frames: NDArray[np.uint8], **options: Any) -> list[NDArray[Any]]:
+    predictor = Predictor(backend, **options)
+    results = [result for frame in frames for result in predictor.push(frame)]
+    return [result.map for result in results + predictor.flush()]
+
+
+def test_a_real_clip_gives_the_maps_of_the_cpu(open_engine: Open) -> None:
+    """UNISAL: four phases at 24 frames per second, each with a state that stays on the GPU."""
+    graph = find_model("unisal-dhf1k")
+    backend, gpu = open_engine(graph.read_bytes())
+    assert (backend.name, backend.recurrent) == ("tensorrt-cuda", True)
+    expected = SaliencyModel(graph, OnnxRuntimeBackend(graph, threads=1))
+    maps = [
+        [result.map for result in model.stream(clip("bikes.mp4"), limit=24)]
+        for model in (SaliencyModel(graph, backend), expected)
+    ]
+    np.testing.assert_allclose(maps[0], maps[1], rtol=0, atol=1e-6)
+    # Each frame travels once; each phase has two places for its state: eight recordings.
+    assert gpu.uploaded_bytes == 24 * 224 * 384 * 3
+    assert (gpu.recordings, gpu.replays) == (8, 16)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[bytes, int, dict[str, Any]]:
+    window = draw(st.sampled_from([1, 2, 5, 16]))
+    map_frame = draw(st.sampled_from(sorted({window - 1, window // 2})))
+    recurrent = draw(st.booleans())
+    starts = ["repeat", "skip"]
+    if map_frame == window - 1 and not recurrent:
+        starts.append("reverse")
+    options = {
+        "start": draw(st.sampled_from(starts)),
+        "phases": draw(st.integers(1, 3)),
+        "stride": draw(st.integers(1, 3)),
+    }
+    return toy_graph(window, map_frame, recurrent), draw(st.integers(1, 60)), options
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(cases())
+def test_every_window_and_state_is_that_of_the_cpu(
+    open_engine: Open, tmp_path: Path, case: tuple[bytes, int, dict[str, Any]]
+) -> None:
+    """Also the reversed windows at the start, short videos and the end."""
+    graph, count, options = case
+    backend, _ = open_engine(graph)
+    for seed in range(2):  # a second stream finds memory that the first one used
+        frames = noise(count, seed)
+        actual = streamed(backend, frames, **options)
+        expected = streamed(on_cpu(graph, tmp_path), frames, **options)
+        assert len(actual) == len(expected)
+        if expected:
+            np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-6)
+
+
+def test_a_frame_is_one_small_copy_and_a_window_none(open_engine: Open) -> None:
+    backend, gpu = open_engine(toy_graph(16, 15, recurrent=False))
+    streamed(backend, noise(100), start="repeat")
+    assert gpu.uploaded_bytes == (100 + 15) * 4 * 6 * 3
+    assert gpu.recordings == 16  # one for each place of the window in the ring
+    assert gpu.replays == 100 - 16
+
+
+@given(st.integers(1, 5), st.integers(1, 20))
+def test_the_ring_on_the_gpu_is_that_of_the_host(capacity: int, count: int) -> None:
+    """Also when frames come faster than the copies are made."""
+    gpu = FakeGpu()
+    ring = DeviceRing(gpu, capacity, (4, 6, 3))  # type: ignore[arg-type]
+    frames = noise(count)
+    for frame in frames:
+        ring.push(frame)
+    batch = ring.batch()
+    gpu.synchronize()
+    assert batch.shape == (1, min(count, capacity), 4, 6, 3)
+    on_gpu = gpu.memory(batch.address, int(np.prod(batch.shape))).reshape(batch.shape[1:])
+    np.testing.assert_array_equal(on_gpu, frames[-capacity:])
+    np.testing.assert_array_equal(ring.window(), frames[-capacity:])
+
+
+def test_recordings_do_not_pile_up(open_engine: Open) -> None:
+    backend, _ = open_engine(toy_graph(1, 0, recurrent=True))
+    for _ in range(100):  # streams that come and go
+        streamed(backend, noise(3))
+    assert isinstance(backend, tensorrt.TensorRTBackend)
+    assert 0 < len(backend._recordings) <= tensorrt.MAX_RECORDINGS
+
+
+def test_an_engine_that_cannot_be_recorded_runs_all_the_same(
+    open_engine: Open, tmp_path: Path
+) -> None:
+    graph = toy_graph(2, 1, recurrent=True)
+    backend, gpu = open_engine(graph, unrecordable=True)
+    expected = streamed(on_cpu(graph, tmp_path), noise(9))
+    np.testing.assert_allclose(streamed(backend, noise(9)), expected, rtol=0, atol=1e-6)
+    assert gpu.recordings == 0
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_batches_from_the_host(open_engine: Open, tmp_path: Path, recurrent: bool) -> None:
+    """Several cameras in one call, more of them and fewer, between windows of a ring."""
+    graph = toy_graph(2, 1, recurrent)
+    backend, _ = open_engine(graph)
+    cpu = on_cpu(graph, tmp_path)
+    for seed, batch in enumerate((2, 2, 3, 1, 3)):
+        state = expected_state = None
+        for step in range(3):
+            frames = noise(batch * 2, 10 * seed + step).reshape(batch, 2, 4, 6, 3)
+            actual, expected = backend.run(frames, state), cpu.run(frames, expected_state)
+            state, expected_state = actual.state, expected.state
+            np.testing.assert_allclose(actual.saliency, expected.saliency, rtol=0, atol=1e-6)
+        streamed(backend, noise(3))
+    for wrong in (np.zeros((4, 2, 4, 6, 3), np.uint8), np.zeros((0, 2, 4, 6, 3), np.uint8)):
+        with pytest.raises(UsageError, match="batches of 1 to 3, got"):
+            backend.run(wrong, None)
+    with pytest.raises(UsageError, match=r"uint8 of shape \(batch, 2, 4, 6, 3\)"):
+        backend.run(np.zeros((1, 2, 4, 5, 3), np.uint8), None)
+    if recurrent:
+        with pytest.raises(UsageError, match="state is of 3 streams, the frames of 1"):
+            backend.run(np.zeros((1, 2, 4, 6, 3), np.uint8), state)
+
+
+def test_maps_are_the_callers_own_and_a_state_serves_once(open_engine: Open) -> None:
+    backend, _ = open_engine(toy_graph(1, 0, recurrent=True))
+    frames = noise(2)[:, None]
+    first = backend.run(frames[:1], None)
+    kept = first.saliency.copy()
+    second = backend.run(frames[1:], first.state)
+    np.testing.assert_array_equal(first.saliency, kept)
+    assert not np.array_equal(second.saliency, kept)
+    with pytest.raises(UsageError, match="a state serves one run"):
+        backend.run(frames[1:], first.state)
+
+
+def test_streams_share_an_engine(open_engine: Open, tmp_path: Path) -> None:
+    graph = toy_graph(5, 2, recurrent=True)
+    backend, _ = open_engine(graph)
+    cpu = on_cpu(graph, tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        maps = list(pool.map(lambda seed: streamed(backend, noise(40, seed)), range(8)))
+    for seed in range(8):
+        expected = streamed(cpu, noise(40, seed))
+        np.testing.assert_allclose(maps[seed], expected, rtol=0, atol=1e-6)
+
+
+def test_a_damaged_map_is_noticed(open_engine: Open) -> None:
+    backend, _ = open_engine(toy_graph(1, 0, recurrent=True))
+    output = backend.run(noise(1)[None], None)
+    assert isinstance(backend, tensorrt.TensorRTBackend)
+    (memory,) = output.state.current.values()
+    backend._gpu.memory(memory.address, memory.size).fill(0xFF)  # type: ignore[attr-defined]
+    with pytest.raises(SalstreamError, match="not finite"):
+        backend.run(noise(1)[None], output.state)
+
+
+GRAPH = toy_graph(1, 0, recurrent=False)
+
+
+def test_an_engine_of_another_version_says_what_to_run(open_engine: Open) -> None:
+    with pytest.raises(
+        SalstreamError,
+        match=r"built by TensorRT 10\.1\.0 and runs with no other version; here is 10\.9\.0\.34; "
+        r"build it again: salstream build graph\.onnx --target tensorrt --batch 1:1:3 -o \S+engine",
+    ):
+        open_engine(GRAPH, version="10.1.0")
+
+
+def test_an_engine_for_another_gpu_says_what_to_run(open_engine: Open) -> None:
+    with pytest.raises(
+        SalstreamError,
+        match=r"built on Fake A4000 for compute capability 8\.6; this GPU, Fake H200, has 9\.0; "
+        r"build it for this one: salstream build",
+    ):
+        open_engine(GRAPH, FakeGpu("Fake H200", (9, 0)))
+    with pytest.raises(SalstreamError, match=r"8\.0, 8\.9; this GPU, .* --compute-capability 8\.6"):
+        open_engine(GRAPH, flavour="tensorrt-rtx", compute_capabilities=("8.0", "8.9"))
+    with pytest.raises(SalstreamError, match=r"8\.0 and later; this GPU, Old, has 7\.5"):
+        open_engine(GRAPH, FakeGpu("Old", (7, 5)), flavour="tensorrt-rtx", compute_capabilities=())
+    with pytest.raises(
+        SalstreamError,
+        match=r"does not run on this GPU, Fake H200 of .*9\.0; .* --target tensorrt ",
+    ):
+        open_engine(
+            GRAPH, FakeGpu("Fake H200", (9, 0)), flavour="tensorrt-rtx", compute_capabilities=()
+        )
+
+
+def test_a_gpu_of_the_same_kind_is_only_slower(
+    open_engine: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_engine(GRAPH, FakeGpu("Fake A5000"))
+    assert "was built on Fake A4000 and runs on Fake A5000" in caplog.text
+
+
+def test_what_the_library_refuses_is_one_sentence(open_engine: Open) -> None:
+    refused = b"refused: Error Code 6: the magic tag does not match\nsecond line"
+    with pytest.raises(
+        SalstreamError,
+        match=r"cannot be loaded: TensorRT 10\.9\.0\.34 says: .*tag does not match; ",
+    ):
+        open_engine(GRAPH, content=refused)
+    with pytest.raises(SalstreamError, match=r"out of GPU memory: .*; end other programs"):
+        open_engine(GRAPH, content=b"refused: Error Code 2: OutOfMemory (Requested 14 bytes)")
+
+
+def test_an_engine_with_other_tensors_is_refused(open_engine: Open) -> None:
+    with pytest.raises(SalstreamError, match="its tensors are others"):
+        open_engine(GRAPH, content=toy_graph(2, 1, recurrent=False))
+
+
+def test_validity_is_put_into_words(open_engine: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = {"VERSION_MISMATCH": 1, "OLD_CUDA_DRIVER": 4}
+    library = {
+        "EngineValidity": SimpleNamespace(INVALID=2),
+        "EngineInvalidityDiagnostics": SimpleNamespace(__members__=members),
+    }
+    gpu = FakeGpu()
+    runtime = fake_tensorrt(gpu).Runtime
+    runtime.get_engine_validity = lambda self, engine: (2, 4)
+    with pytest.raises(SalstreamError, match=r"RTX 10\.9\.0\.34 says old cuda driver; update the"):
+        open_engine(GRAPH, gpu, flavour="tensorrt-rtx", library={**library, "Runtime": runtime})
+
+
+def test_the_real_library_without_a_gpu_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT-RTX says nothing about why; the sentence does not invent it."""
+    trt = pytest.importorskip("tensorrt_rtx")
+    _skip_with_gpu()
+    monkeypatch.setattr(tensorrt, "Gpu", FakeGpu)
+    facts = {"flavour": "tensorrt-rtx", "version": trt.__version__, "compute_capabilities": ()}
+    path = fake_engine(tmp_path / "x.engine", GRAPH, **facts)
+    with pytest.raises(SalstreamError, match=r"does not run here, on Fake A4000: TensorRT-RTX"):
+        open_backend(path)
+
+
+def test_a_machine_without_cuda_says_so(tmp_path: Path) -> None:
+    trt = pytest.importorskip("tensorrt_rtx")
+    pytest.importorskip("cuda.bindings.runtime")
+    _skip_with_gpu()
+    facts = {"flavour": "tensorrt-rtx", "version": trt.__version__, "compute_capabilities": ()}
+    path = fake_engine(tmp_path / "x.engine", GRAPH, **facts)
+    with pytest.raises(SalstreamError, match="CUDA is not there: no NVIDIA driver was found"):
+        SaliencyModel.open(path)
+
+
+@pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
+def test_a_library_that_is_not_installed(
+    flavour: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, flavour.replace("-", "_"), None)
+    path = fake_engine(tmp_path / "x.engine", GRAPH, flavour=flavour)
+    with pytest.raises(SalstreamError, match=rf"pip install 'salstream\[{flavour}\]'"):
+        SaliencyModel.open(path)
+
+
+def test_an_engine_runs_on_tensorrt_alone(tmp_path: Path) -> None:
+    path = fake_engine(tmp_path / "x.engine", GRAPH)
+    with pytest.raises(UsageError, match=r"unknown backend 'onnxruntime' for x\.engine"):
+        SaliencyModel.open(path, backend="onnxruntime")
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that puts a machine's CUDA in the place of the real one."""
+
+    def install(**answers: Any) -> None:
+        module = ModuleType("cuda.bindings")
+        module.__dict__["runtime"] = fake_cuda(**answers)
+        monkeypatch.setitem(sys.modules, "cuda.bindings", module)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("answers", "sentence"),
+    [
+        ({"cudaDriverGetVersion": ("cudaSuccess", 0)}, "no NVIDIA driver was found"),
+        (
+            {
+                "cudaDriverGetVersion": ("cudaSuccess", 12040),
+                "cudaGetDeviceCount": ("cudaErrorInsufficientDriver", None),
+            },
+            r"the NVIDIA driver supports CUDA 12\.4, .* need 13\.0 \(driver 580 or newer\); "
+            r".*pip install 'cuda-bindings<13'",
+        ),
+        ({"cudaGetDeviceCount": ("cudaErrorNoDevice", None)}, "no GPU was found, .*nvidia-smi"),
+    ],
+)
+def test_cuda_that_is_missing_or_too_old(
+    cuda: Callable[..., None], answers: dict[str, Any], sentence: str
+) -> None:
+    cuda(**answers)
+    with pytest.raises(SalstreamError, match=sentence):
+        Gpu()
+
+
+def test_out_of_gpu_memory(cuda: Callable[..., None]) -> None:
+    cuda(cudaMalloc=("cudaErrorMemoryAllocation", None))
+    with pytest.raises(SalstreamError, match=r"out of GPU memory: 512 MB more .* and 100 MB are"):
+        Gpu().allocate(512_000_000)
+
+
+def test_the_bindings_take_every_call() -> None:
+    """Without a driver each call fails, but with CUDA's error and not for its arguments."""
+    runtime = pytest.importorskip("cuda.bindings.runtime")
+    _skip_with_gpu()
+    gpu = Gpu.__new__(Gpu)
+    gpu._cuda, gpu._stream = runtime, runtime.cudaStream_t(0)
+    array = np.zeros(4, np.uint8)
+    for call in (
+        lambda: gpu.allocate(16),
+        lambda: gpu.pinned((2, 2), np.float32),
+        lambda: gpu.upload(4096, array),
+        lambda: gpu.download(array, 4096),
+        lambda: gpu.copy(4096, 8192, 16),
+        lambda: gpu.clear(4096, 16),
+        gpu.synchronize,
+        lambda: gpu.record(lambda: None),
+        lambda: gpu._call(runtime.cudaGetDeviceProperties(0)),
+        lambda: gpu._call(runtime.cudaStreamCreateWithFlags(runtime.cudaStreamNonBlocking)),
+        lambda: gpu._call(runtime.cudaGraphInstantiate(runtime.cudaGraph_t(0), 0)),
+        lambda: gpu._call(runtime.cudaGraphDestroy(runtime.cudaGraph_t(0))),
+        lambda: gpu._call(runtime.cudaGraphLaunch(runtime.cudaGraphExec_t(0), gpu._stream)),
+    ):
+        with pytest.raises(SalstreamError, match=r"the GPU failed: .*cudaErrorInsufficientDriver"):
+            call()
+    for free in (runtime.cudaFree, runtime.cudaFreeHost):
+        assert free(4096)[0] == runtime.cudaError_t.cudaErrorInsufficientDriver
+    assert runtime.cudaGraphExecDestroy(runtime.cudaGraphExec_t(0))
+    assert runtime.cudaGetLastError()
+    assert len(runtime.cudaMemGetInfo()) == 3
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_onnxruntime_with_bound_memory_gives_the_same_maps(on_gpu: bool) -> None:
+    """States as OrtValues; frames from the host, or from a ring in (here: fake) device memory."""
+    import onnxruntime
+
+    graph = find_model("unisal-dhf1k")
+    cpu = OnnxRuntimeBackend(graph, threads=1)
+    gpu = FakeGpu() if on_gpu else None
+    bound = BoundSession(onnxruntime, session(graph), gpu)  # type: ignore[arg-type]
+    bound._device = "cpu"  # where the fake GPU has its memory
+    ring = bound.new_ring()
+    rng = np.random.default_rng(0)
+    state = expected_state = None
+    for _ in range(4):
+        frame = rng.integers(0, 256, (224, 384, 3), dtype=np.uint8)
+        ring.push(frame)
+        batch = ring.batch()
+        assert isinstance(batch, DeviceFrames) == on_gpu
+        maps, state = bound.run(batch, state)
+        expected = cpu.run(frame[None, None], expected_state)
+        expected_state = expected.state
+        np.testing.assert_allclose(maps["saliency"], expected.saliency, rtol=0, atol=1e-6)
+    pair = rng.integers(0, 256, (2, 1, 224, 384, 3), dtype=np.uint8)
+    maps, state = bound.run(pair, None)
+    again, _ = bound.run(pair, state)
+    expected = cpu.run(pair, cpu.run(pair, None).state)
+    np.testing.assert_allclose(again["saliency"], expected.saliency, rtol=0, atol=1e-6)
+    assert not np.array_equal(maps["saliency"], again["saliency"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA failure 2: out of memory ; GPU=0 ; hostname=here ; file=cuda_allocator.cc",
+        "bfc_arena.cc:359 onnxruntime::BFCArena::AllocateRawInternal Failed to allocate memory",
+    ],
+)
+def test_onnxruntime_out_of_gpu_memory(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = OnnxRuntimeBackend(find_model("unisal-dhf1k"))
+
+    def run(frames: Any, state: Any) -> Any:
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(backend, "_bound", SimpleNamespace(run=run))
+    with pytest.raises(SalstreamError, match=r"out of GPU memory: .* --backend onnxruntime:cpu"):
+        backend.run(np.zeros((1, 1, 224, 384, 3), np.uint8), None)
+
+
+@pytest.fixture
+def gpu() -> Gpu:
+    """The real one."""
+    try:
+        return Gpu()
+    except SalstreamError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.gpu
+def test_memory_copies_and_recordings_of_a_real_gpu(gpu: Gpu) -> None:
+    source, target = gpu.pinned((2, 3), np.float32), gpu.pinned((2, 3), np.float32)
+    first, second = gpu.allocate(24), gpu.allocate(24)
+
+    def work() -> None:
+        gpu.upload(first.address, source)
+        gpu.clear(second.address, 24)
+        gpu.copy(second.address, first.address + 12, 12)
+        gpu.download(target, second.address)
+
+    for replay in (work, gpu.record(work)):
+        source[:] = np.random.default_rng(0).random((2, 3))
+        replay()
+        gpu.synchronize()
+        np.testing.assert_array_equal(target, [source[1], [0, 0, 0]])
+        target[:] = -1
+
+    def waits() -> None:
+        gpu.synchronize()
+
+    with pytest.raises(RecordingError, match="cannot be recorded"):
+        gpu.record(waits)
+    work()  # and the stream is as good as before
+    gpu.synchronize()
+    np.testing.assert_array_equal(target, [source[1], [0, 0, 0]])
+    with pytest.raises(SalstreamError, match="out of GPU memory"):
+        gpu.allocate(1 << 50)
+
+
+@pytest.mark.gpu
+def test_a_ring_on_a_real_gpu(gpu: Gpu) -> None:
+    ring = DeviceRing(gpu, 5, (4, 6, 3))
+    frames = noise(23)
+    for number, frame in enumerate(frames):
+        ring.push(frame)
+        batch = ring.batch()
+        back = gpu.pinned(batch.shape, np.uint8)
+        gpu.download(back, batch.address)
+        gpu.synchronize()
+        np.testing.assert_array_equal(back[0], frames[max(0, number - 4) : number + 1])
+
+
+@pytest.mark.gpu
+def test_onnxruntime_on_a_real_gpu_gives_the_maps_of_the_cpu(gpu: Gpu) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime was built without CUDA")
+    maps = [
+        [
+            result.map
+            for result in SaliencyModel.open("unisal-dhf1k", backend=backend).stream(
+                clip("bikes.mp4"), limit=40
+            )
+        ]
+        for backend in ("onnxruntime:cuda", "onnxruntime:cpu")
+    ]
+    np.testing.assert_allclose(maps[0], maps[1], rtol=0, atol=5e-3)  # TF32
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
+def test_a_real_engine_gives_the_maps_of_the_cpu(flavour: str, tmp_path: Path, gpu: Gpu) -> None:
+    library = pytest.importorskip(flavour.replace("-", "_"))
+    engines = pytest.importorskip("salstream.export.engines")
+    capability = "SM{}{}".format(*gpu.compute_capability)
+    if flavour == "tensorrt-rtx" and not hasattr(library.ComputeCapability, capability):
+        pytest.skip(f"TensorRT-RTX does not run on {gpu.name}")
+    path = tmp_path / "unisal.engine"
+    options = engines.EngineOptions(target=flavour)
+    engines.build_engine("unisal-dhf1k", path, options, cache=False)
+    maps = [
+        [result.map for result in SaliencyModel.open(model).stream(clip("bikes.mp4"), limit=40)]
+        for model in (path, "unisal-dhf1k")
+    ]
+    np.testing.assert_allclose(maps[0], maps[1], rtol=0, atol=1e-3)
+
+
+def _skip_with_gpu() -> None:
+    runtime = pytest.importorskip("cuda.bindings.runtime")
+    if runtime.cudaDriverGetVersion()[1]:
+        pytest.skip("this machine has an NVIDIA driver")
