@@ -94,6 +94,8 @@ def test_clips_that_do_not_do(unisal: Graph, tmp_path: Path) -> None:
         find_clips([])
     with pytest.raises(UsageError, match="no video or folder"):
         find_clips([tmp_path / "nothing.mp4"])
+    with pytest.raises(UsageError, match="is empty"):
+        find_clips([tmp_path])
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     with pytest.raises(SalstreamError, match=r"broken\.mp4"):

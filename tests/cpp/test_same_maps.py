@@ -23,7 +23,7 @@ from reference import fill_module
 from salstream.runtime import Predictor, Result, SaliencyModel, UsageError
 from salstream.runtime.cli import load_commands
 from salstream.runtime.overlay import to_8_bits
-from salstream.runtime.preprocess import prepare
+from salstream.runtime.preprocess import placement, prepare
 from salstream.runtime.sources import open_source
 from salstream.training import networks
 
@@ -335,6 +335,9 @@ def test_maps_at_the_frames_size_equal_pythons(
     assert result.conspicuity is not None
     letterbox = spec.size if fit == "letterbox" else None
     expected = Result(0, None, image, result.conspicuity.mean(axis=0), letterbox=letterbox)
-    # Without IPP, OpenCV rounds positions to float: that is 1.5e-5 of a steep map.
-    tolerance = 1e-6 if cv2.ipp.getIppVersion() and cv2.ipp.useIPP() else 3e-5
+    # OpenCV rounds positions to float where it does not use IPP, and IPP where a side is 1
+    # pixel: that is 1.5e-5 of a steep map.
+    shown = placement((height, width), size)[2:] if fit == "letterbox" else size
+    precise = cv2.ipp.getIppVersion() and cv2.ipp.useIPP() and min(shown) > 1
+    tolerance = 1e-6 if precise else 3e-5
     np.testing.assert_allclose(result.map, expected.saliency, rtol=0, atol=tolerance)

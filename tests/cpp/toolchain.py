@@ -137,14 +137,14 @@ def cuda_headers() -> Path:
 
 
 @cache
-def _build(folder: Path, compiler: str, options: tuple[str, ...]) -> Path:
+def _build(folder: Path, compiler: str, options: tuple[str, ...], target: str) -> Path:
     run(
         "cmake", "-S", SOURCE, "-B", folder, "-DCMAKE_C_FLAGS=-Werror", "-DCMAKE_CXX_FLAGS=-Werror",
         f"-DCMAKE_C_COMPILER={compiler}", f"-DCMAKE_CXX_COMPILER={_CXX[compiler]}",
         f"-DONNXRUNTIME_INCLUDE_DIR={onnxruntime_headers()}", *options,
         *(["-G", "Ninja"] if shutil.which("ninja") else []),
     )  # fmt: skip
-    run("cmake", "--build", folder, "--parallel", str(os.cpu_count() or 1))
+    run("cmake", "--build", folder, "--target", target, "--parallel", str(os.cpu_count() or 1))
     return folder
 
 
@@ -158,7 +158,9 @@ class Builds:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def __call__(self, name: str, compiler: str = "gcc", options: Sequence[str] = ()) -> Path:
+    def __call__(
+        self, name: str, compiler: str = "gcc", options: Sequence[str] = (), target: str = "all"
+    ) -> Path:
         """Return the folder of a build, made at the first call; warnings are errors."""
         for needed in ("cmake", compiler, _CXX[compiler]):
             tool(needed)
@@ -167,7 +169,7 @@ class Builds:
                 f"{_HEADER} is not there and could not be fetched; install ONNX Runtime's headers "
                 "or set SALSTREAM_ONNXRUNTIME_INCLUDE"
             )
-        return _build(self._folder / name, compiler, tuple(options))
+        return _build(self._folder / name, compiler, tuple(options), target)
 
     def release(self) -> Path:
         """The one that most tests share: gcc, everything that can be built."""

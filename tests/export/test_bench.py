@@ -79,6 +79,7 @@ def test_one_network_at_a_time_against_pytorch(unisal_checkpoint: Path, tmp_path
 def test_refusals() -> None:
     cases: list[tuple[list[str], str]] = [
         (["nonesuch"], "unknown model"),
+        (["unisal-dhf1k", "--backend", "abacus"], "unknown backend 'abacus'"),
         (["unisal-dhf1k", "--against", "tensorflow"], "expected torch"),
         (["unisal-dhf1k", "--against", "torch"], "belong together"),
     ]

@@ -14,7 +14,7 @@ import torch
 from onnx import numpy_helper
 from typer.testing import CliRunner, Result
 
-from clips import clip
+from clips import clip, numbered_clip
 from reference import data
 from salstream.export.deployable import load
 from salstream.export.graph import given_frames
@@ -106,8 +106,8 @@ def test_an_artefact_without_finite_maps_fails_alone(
 ) -> None:
     """As float16 may give where it is too small."""
     graph = onnx.load(BUNDLED)
-    weight = next(t for t in graph.graph.initializer if t.name == "post_rnn.0.weight")
-    values = numpy_helper.to_array(weight) * np.float32(np.inf)
+    weight = next(t for t in graph.graph.initializer if t.name == "smoothing.weight")
+    values = numpy_helper.to_array(weight) * np.float32(np.nan)
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     infinite = written(graph, tmp_path / "infinite.onnx")
     report, page = tmp_path / "r.json", tmp_path / "r.html"
@@ -152,6 +152,19 @@ def test_phases_have_states_of_their_own(unisal_checkpoint: Path) -> None:
     np.testing.assert_array_equal(both[::2], deployable.reference(frames[::2]).maps)
     np.testing.assert_array_equal(both[1::2], deployable.reference(frames[1::2]).maps)
     assert np.abs(both - reference_maps(deployable, frames, 1).maps).max() > 1e-3
+
+
+def test_reports_are_not_written_over_what_is_read(unisal_checkpoint: Path, tmp_path: Path) -> None:
+    graph = Path(shutil.copy(BUNDLED, tmp_path / "graph.onnx"))
+    video = numbered_clip(tmp_path / "v.mp4", 3)
+    before = graph.read_bytes(), video.read_bytes()
+    options = ["--checkpoint", unisal_checkpoint, "--clips", video]
+    for report in (["--html", graph], ["--json-file", video], ["--html", unisal_checkpoint],
+                   ["--html", tmp_path / "r", "--json-file", tmp_path / "r"]):  # fmt: skip
+        done = verify(graph, *options, *report)
+        assert isinstance(done.exception, UsageError)
+        assert "would be written over" in str(done.exception)
+    assert (graph.read_bytes(), video.read_bytes()) == before
 
 
 def test_refusals(unisal_checkpoint: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fakes import FakeBackend, Window, numbered, spec
 from salstream.runtime import Predictor, Result, UsageError
 from salstream.runtime.predictor import Start
+from salstream.runtime.ring import FrameRing
 
 Expected = dict[int, tuple[Window, tuple[Window, ...]]]
 
@@ -120,6 +121,25 @@ def test_a_change_of_size_is_a_cut_that_loses_no_frame(first: int, second: int) 
         window, _ = backend.asked(result.map)
         assert len({number < first for number in window}) == 1, "a window across the cut"
         assert result.saliency.shape == result.frame.shape[:2]
+
+
+def test_rings_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may lie in pinned memory and on a GPU: no cut and no end makes new ones."""
+    backend = FakeBackend(spec(5, 4))
+    made: list[FrameRing] = []
+
+    def new_ring() -> FrameRing:
+        made.append(FakeBackend.new_ring(backend))
+        return made[-1]
+
+    monkeypatch.setattr(backend, "new_ring", new_ring)
+    predictor = Predictor(backend, stride=2)
+    for width in (6, 8, 10):
+        for number in range(12):
+            predictor.push(numbered(number, (4, width)))
+    predictor.flush()
+    predictor.reset()
+    assert len(made) == 2
 
 
 def test_results_come_as_soon_as_they_can() -> None:

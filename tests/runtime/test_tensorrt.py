@@ -5,6 +5,7 @@ Without a GPU, memory, stream and library are those of `fake_tensorrt`.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -182,12 +183,71 @@ def test_the_ring_on_the_gpu_is_that_of_the_host(capacity: int, count: int) -> N
     np.testing.assert_array_equal(ring.window(), frames[-capacity:])
 
 
-def test_recordings_do_not_pile_up(open_engine: Open) -> None:
-    backend, _ = open_engine(toy_graph(1, 0, recurrent=True))
-    for _ in range(100):  # streams that come and go
-        streamed(backend, noise(3))
+@pytest.mark.parametrize(
+    ("window", "recurrent", "phases", "of_one"), [(16, False, 1, 16), (1, True, 5, 10)]
+)
+def test_streams_at_once_keep_their_recordings(
+    open_engine: Open, tmp_path: Path, window: int, recurrent: bool, phases: int, of_one: int
+) -> None:
+    """Nine cameras in turns: each run is recorded once, and from then on replayed."""
+    graph = toy_graph(window, window - 1, recurrent)
+    backend, gpu = open_engine(graph)
+    predictors = [Predictor(backend, start="repeat", phases=phases) for _ in range(9)]
+    frames = [noise(40, seed) for seed in range(9)]
+    maps: list[list[NDArray[Any]]] = [[] for _ in predictors]
+    for number in range(40):
+        for predictor, own, its_maps in zip(predictors, frames, maps, strict=True):
+            its_maps += [result.map for result in predictor.push(own[number])]
+    assert (gpu.recordings, gpu.replays) == (9 * of_one, 9 * (40 - of_one))
+    for own, its_maps in zip(frames, maps, strict=True):
+        expected = streamed(on_cpu(graph, tmp_path), own, start="repeat", phases=phases)
+        np.testing.assert_allclose(its_maps, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_recordings_of_streams_that_are_gone_do_not_pile_up(
+    open_engine: Open, recurrent: bool
+) -> None:
+    backend, gpu = open_engine(toy_graph(1, 0, recurrent))
     assert isinstance(backend, tensorrt.TensorRTBackend)
-    assert 0 < len(backend._recordings) <= tensorrt.MAX_RECORDINGS
+    others = []
+    for _ in range(20):
+        ring, state = backend.new_ring(), None
+        for frame in noise(3):
+            ring.push(frame)
+            state = backend.run(ring.batch(), state).state
+        del ring, state
+        # So that no stream finds the addresses of another.
+        others += [gpu.allocate(4 * 6 * 4), gpu.allocate(4 * 6 * 4), gpu.allocate(2 * 4 * 6 * 3)]
+    assert gpu.recordings >= 20
+    assert 0 < len(backend._recordings) <= 5
+
+
+def test_a_stream_takes_over_the_recordings_of_one_that_is_gone(
+    open_engine: Open, tmp_path: Path
+) -> None:
+    """The same addresses in the same roles are the same work, whosever memory it is now."""
+    graph = toy_graph(2, 1, recurrent=True)
+    backend, gpu = open_engine(graph)
+    for seed in range(4):
+        frames = noise(20, seed)
+        expected = streamed(on_cpu(graph, tmp_path), frames)
+        np.testing.assert_allclose(streamed(backend, frames), expected, rtol=0, atol=1e-6)
+    assert gpu.replays > 60
+    assert gpu.recordings <= 8  # two places in the ring, two pairs of a state's; freed in any order
+
+
+def test_a_cut_keeps_the_memory_and_the_recordings(open_engine: Open, tmp_path: Path) -> None:
+    graph = toy_graph(16, 15, recurrent=False)
+    backend, gpu = open_engine(graph)
+    predictor = Predictor(backend, start="repeat")
+    for seed in range(3):
+        frames = noise(40, seed)
+        maps = [result.map for frame in frames for result in predictor.push(frame)]
+        expected = streamed(on_cpu(graph, tmp_path), frames, start="repeat")
+        np.testing.assert_allclose(maps, expected, rtol=0, atol=1e-6)
+        predictor.reset()
+    assert (gpu.recordings, gpu.replays) == (16, 3 * 40 - 16)
 
 
 def test_an_engine_that_cannot_be_recorded_runs_all_the_same(
@@ -405,6 +465,52 @@ def test_out_of_gpu_memory(cuda: Callable[..., None]) -> None:
         Gpu().allocate(512_000_000)
 
 
+@pytest.mark.parametrize("failure", [None, SalstreamError("no"), ZeroDivisionError("a bug")])
+@pytest.mark.parametrize("instantiated", ["cudaSuccess", "cudaErrorMemoryAllocation"])
+def test_a_recording_always_ends_and_leaves_no_graph(
+    failure: Exception | None, instantiated: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong: a stream that goes on recording runs nothing any more."""
+    runtime = fake_cuda(
+        cudaStreamBeginCapture="cudaSuccess",
+        cudaGetLastError="cudaSuccess",
+        cudaGraphInstantiate=(instantiated, 23),
+    )
+    good = runtime.cudaError_t.cudaSuccess
+    calls: list[Any] = []
+
+    def end(stream: Any) -> tuple[Any, int]:
+        calls.append("end")
+        return good, 42
+
+    def destroy(graph: Any) -> tuple[Any]:
+        calls.append(graph)
+        return (good,)
+
+    runtime.cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
+    runtime.cudaGraphExecDestroy = lambda executable: None
+    runtime.cudaStreamEndCapture = end
+    runtime.cudaGraphDestroy = destroy
+    module = ModuleType("cuda.bindings")
+    module.__dict__["runtime"] = runtime
+    monkeypatch.setitem(sys.modules, "cuda.bindings", module)
+
+    def work() -> None:
+        if failure is not None:
+            raise failure
+
+    expected = {
+        SalstreamError: pytest.raises(RecordingError, match="cannot be recorded: no"),
+        ZeroDivisionError: pytest.raises(ZeroDivisionError),
+        type(None): contextlib.nullcontext()
+        if instantiated == "cudaSuccess"
+        else pytest.raises(SalstreamError, match="out of GPU memory"),
+    }
+    with expected[type(failure)]:
+        Gpu().record(work)
+    assert calls == ["end", 42]
+
+
 def test_the_bindings_take_every_call() -> None:
     """Without a driver each call fails, but with CUDA's error and not for its arguments."""
     runtime = pytest.importorskip("cuda.bindings.runtime")
@@ -466,6 +572,7 @@ def test_onnxruntime_with_bound_memory_gives_the_same_maps(on_gpu: bool) -> None
     assert not np.array_equal(maps["saliency"], again["saliency"])
 
 
+@pytest.mark.parametrize("at", ["load", "run"])
 @pytest.mark.parametrize(
     "text",
     [
@@ -473,15 +580,28 @@ def test_onnxruntime_with_bound_memory_gives_the_same_maps(on_gpu: bool) -> None
         "bfc_arena.cc:359 onnxruntime::BFCArena::AllocateRawInternal Failed to allocate memory",
     ],
 )
-def test_onnxruntime_out_of_gpu_memory(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = OnnxRuntimeBackend(find_model("unisal-dhf1k"))
+def test_onnxruntime_out_of_gpu_memory(
+    at: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
 
-    def run(frames: Any, state: Any) -> Any:
+    backend = on_cpu(GRAPH, tmp_path)
+
+    def fails(*arguments: Any, **options: Any) -> Any:
         raise RuntimeError(text)
 
-    monkeypatch.setattr(backend, "_bound", SimpleNamespace(run=run))
+    def load_or_run() -> None:
+        if at == "load":
+            OnnxRuntimeBackend(tmp_path / "graph.onnx", "cuda")
+        else:
+            backend.run(noise(1)[None], None)
+
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", fails)
+    monkeypatch.setattr(backend, "_bound", SimpleNamespace(run=fails))
     with pytest.raises(SalstreamError, match=r"out of GPU memory: .* --backend onnxruntime:cpu"):
-        backend.run(np.zeros((1, 1, 224, 384, 3), np.uint8), None)
+        load_or_run()
 
 
 @pytest.fixture
@@ -514,8 +634,14 @@ def test_memory_copies_and_recordings_of_a_real_gpu(gpu: Gpu) -> None:
     def waits() -> None:
         gpu.synchronize()
 
+    def stumbles() -> None:
+        work()
+        raise ZeroDivisionError
+
     with pytest.raises(RecordingError, match="cannot be recorded"):
         gpu.record(waits)
+    with pytest.raises(ZeroDivisionError):
+        gpu.record(stumbles)
     work()  # and the stream is as good as before
     gpu.synchronize()
     np.testing.assert_array_equal(target, [source[1], [0, 0, 0]])
@@ -551,7 +677,7 @@ def test_onnxruntime_on_a_real_gpu_gives_the_maps_of_the_cpu(gpu: Gpu) -> None:
         ]
         for backend in ("onnxruntime:cuda", "onnxruntime:cpu")
     ]
-    np.testing.assert_allclose(maps[0], maps[1], rtol=0, atol=5e-3)  # TF32
+    np.testing.assert_allclose(maps[0], maps[1], rtol=0, atol=1e-4)
 
 
 @pytest.mark.gpu
@@ -569,7 +695,7 @@ def test_a_real_engine_gives_the_maps_of_the_cpu(flavour: str, tmp_path: Path, g
         [result.map for result in SaliencyModel.open(model).stream(clip("bikes.mp4"), limit=40)]
         for model in (path, "unisal-dhf1k")
     ]
-    np.testing.assert_allclose(maps[0], maps[1], rtol=0, atol=1e-3)
+    np.testing.assert_allclose(maps[0], maps[1], rtol=0, atol=1e-4)
 
 
 def _skip_with_gpu() -> None:

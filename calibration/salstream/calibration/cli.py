@@ -84,8 +84,8 @@ def calibrate(
         raise UsageError(f"{output} is the graph itself, and would be written over; choose another")
     loaded = Graph(path)
     videos = find_clips(clips)
-    with _status() as say, tempfile.TemporaryDirectory(prefix="salstream-") as temporary:
-        folder = keep or Path(temporary) / "windows"
+    with _status() as say, _temporary() as temporary:
+        folder = keep or temporary / "windows"
         drawn = draw(loaded, videos, windows, folder, seed=seed, progress=say)
         done = iter(range(1, len(drawn) + 1))
         largest = measure(
@@ -151,9 +151,9 @@ def _print_result(output: Path, graph: Graph, windows: Windows, result: Fit) -> 
     typer.echo(
         f"{output}: {output.stat().st_size / 1e6:.1f} MB, {len(result.quantized)} of "
         f"{len(graph.layers)} convolutions in int8 ({share:.1%} of the multiply-accumulates), "
-        f"ranges from {len(windows)} windows of {clips} clips; mean CC {result.mean_cc:.4f} "
-        f"(worst frame {result.worst_cc:.4f}) with the float32 graph on {result.frames} frames of "
-        "the same clips"
+        f"ranges from {_count(len(windows), 'window')} of {_count(clips, 'clip')}; "
+        f"mean CC {result.mean_cc:.4f} (worst frame {result.worst_cc:.4f}) with the float32 graph "
+        f"on {result.frames} frames of the same clips"
     )
     if result.mean_cc < _POOR_CC:
         typer.echo(
@@ -161,6 +161,23 @@ def _print_result(output: Path, graph: Graph, windows: Windows, result: Fit) -> 
             "suffer most in float",
             err=True,
         )
+
+
+@contextmanager
+def _temporary() -> Iterator[Path]:
+    """Give a folder for windows and graphs on trial; a full disk is one sentence."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="salstream-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise SalstreamError(
+            f"cannot write temporary files in {tempfile.gettempdir()}: {error.strerror}; "
+            "TMPDIR names another folder"
+        ) from error
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 @contextmanager

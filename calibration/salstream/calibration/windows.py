@@ -73,13 +73,16 @@ def find_clips(paths: Iterable[str | Path]) -> list[Path]:
     A folder without videos stands for itself: a sequence of images.
 
     Raises:
-        UsageError: One is not there, or none is named.
+        UsageError: One is not there or empty, or none is named.
     """
     clips: list[Path] = []
-    for path in map(Path, paths):
+    for name in paths:
+        path = Path(name)
         if not path.exists():
-            raise UsageError(f"there is no video or folder {path}")
+            raise UsageError(f"there is no video or folder {name}; clips are files, not URLs")
         inside = sorted(path.iterdir()) if path.is_dir() else []
+        if path.is_dir() and not inside:
+            raise UsageError(f"the folder {path} is empty: expected videos, or images")
         clips += [p for p in inside if p.suffix.lower() in VIDEO_SUFFIXES] or [path]
     if not clips:
         raise UsageError("no clips are given: name videos, or folders of videos")

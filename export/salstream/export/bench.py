@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from salstream.runtime import GraphSpec, SaliencyModel, SalstreamError
+from salstream.runtime import GraphSpec, SaliencyModel, SalstreamError, UsageError
 from salstream.runtime.backends import BACKENDS
 from salstream.runtime.preprocess import prepare
 from salstream.runtime.ring import FrameRing
@@ -201,8 +201,16 @@ class PyTorch:
 
 
 def libraries(path: Path, wanted: Sequence[str]) -> list[str]:
-    """Return the backends to try for an artefact: those wanted, or all that there are."""
+    """Return the backends to try for an artefact: those wanted, or all that there are.
+
+    Raises:
+        UsageError: One of those wanted is not known.
+    """
     known = BACKENDS.get(path.suffix.lower(), {})
+    everything = [library for libraries in BACKENDS.values() for library in libraries]
+    for name in wanted:
+        if name.partition(":")[0] not in everything:
+            raise UsageError(f"unknown backend {name!r}; known: {', '.join(everything)}")
     if wanted:
         return [name for name in wanted if name.partition(":")[0] in known]
     names = []

@@ -18,7 +18,7 @@ from salstream.export.smoothing import gaussian_matrix
 from salstream.export.unisal import DeployableUnisal
 from salstream.runtime import GraphSpec, UsageError
 from salstream.training import esan, hd2s, networks, unisal
-from salstream.training.checkpoints import load_state_dict, metadata_of, sha256_of
+from salstream.training.checkpoints import load_state_dict, metadata_of, sha256_of, trained_on
 from salstream.training.hd2s.config import CLIP_LENGTHS
 from salstream.training.sliding import windows
 from salstream.training.weights import published_as
@@ -134,7 +134,13 @@ def load(
     # one that `salstream train` wrote knows the clips that it was trained on.
     told = metadata_of(checkpoint)
     network = networks.load(load_state_dict(checkpoint), model)
-    deployable = _FAMILIES[family](network, domain or "", _as_trained(options, told, family))
+    size, clip_length = trained_on(told, model)
+    options = replace(
+        options,
+        size=options.size or size,
+        clip_length=clip_length if options.clip_length is None else options.clip_length,
+    )
+    deployable = _FAMILIES[family](network, domain or "", options)
     sha256 = told.get("sha256") or sha256_of(checkpoint)
     published = published_as(sha256)
     spec = replace(
@@ -146,16 +152,6 @@ def load(
         checkpoint_sha256=sha256,
     )
     return replace(deployable, spec=spec)
-
-
-def _as_trained(options: Options, told: Mapping[str, str], family: str) -> Options:
-    """Return the options, with what the user left open as the network was trained."""
-    if options.size is None and "size" in told and family != "unisal":
-        height, width = told["size"].split("x")
-        options = replace(options, size=(int(height), int(width)))
-    if options.clip_length is None and "clip_length" in told and family in _WITH_SMOOTHING:
-        options = replace(options, clip_length=int(told["clip_length"]))
-    return options
 
 
 def _unisal(network: nn.Module, domain: str, options: Options) -> Deployable:

@@ -11,16 +11,20 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
+import time
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import platformdirs
 from filelock import FileLock, Timeout
 
 from salstream.runtime.errors import SalstreamError
 from salstream.runtime.sidecar import Sidecar, read_engine, sidecar_path
+
+# Writing takes seconds: a temporary file this old is nobody's any more.
+LEFTOVER_S: Final = 3600.0
 
 logger = logging.getLogger("salstream")
 
@@ -29,7 +33,7 @@ def write_engine(path: Path, engine: bytes, sidecar: Sidecar) -> None:
     """Write an engine and its sidecar.
 
     Whoever is killed on the way leaves the old pair, the new one, or no engine at all; a
-    temporary file that was left behind goes with the next build.
+    temporary file that was left behind goes with the first build an hour later.
 
     Raises:
         SalstreamError: They cannot be written.
@@ -37,8 +41,7 @@ def write_engine(path: Path, engine: bytes, sidecar: Sidecar) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path):
-            for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-                leftover.unlink(missing_ok=True)
+            _remove_leftovers(path)
             with _part(path, engine) as new, _part(path, sidecar.to_json().encode()) as beside:
                 # A sidecar alone is no engine: first the old engine goes, last the new one comes.
                 path.unlink(missing_ok=True)
@@ -98,11 +101,12 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold what is written at ``path``; the system frees it when its holder dies."""
-    folder = Path(tempfile.gettempdir()) / f"salstream-{_user()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
-    lock = FileLock(folder / f"{name}.lock")
+    """Hold what is written at ``path``; the system frees it when its holder dies.
+
+    The lock lies beside it, as an empty, hidden file: there everybody finds it who can write
+    there, whatever their environment says.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -117,24 +121,20 @@ def _locked(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _part(path: Path, content: bytes) -> Iterator[Path]:
     """Write a temporary file beside ``path``; gone at the end, if nobody renamed it."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    part = Path(name)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with part.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        part.chmod(0o666 & ~_umask())
         yield part
     finally:
         part.unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _user() -> str:
-    return str(os.getuid()) if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+def _remove_leftovers(path: Path) -> None:
+    """Remove what builds of ``path`` that were killed have left."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - part.stat().st_mtime > LEFTOVER_S:
+                part.unlink()

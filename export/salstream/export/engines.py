@@ -29,7 +29,7 @@ from salstream.runtime.cuda import Gpu
 from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.runtime.model import bundled_models, find_model
 from salstream.runtime.sidecar import FLAVOURS, PRODUCTS, Sidecar, TensorFacts
-from salstream.runtime.spec import GraphSpec
+from salstream.runtime.spec import PREFIX, GraphSpec
 
 # Raised whenever the same recipe would give another engine.
 RECIPE_VERSION: Final = 1
@@ -109,7 +109,8 @@ def build_engine(
         precision=spec.precision,
         batch=options.batch,
         options={"workspace": options.workspace},
-        metadata=metadata,
+        # The graph was verified, not this engine: `salstream verify` says what is true of it.
+        metadata={k: v for k, v in metadata.items() if k != f"{PREFIX}verification"},
         tensors=(),
     )
     if not cache:
@@ -265,7 +266,7 @@ def _compile(trt: Any, content: bytes, sidecar: Sidecar) -> tuple[bytes, tuple[T
             engine = EngineBytesFromNetwork(
                 (builder, network, parser), PostprocessConfig(config, _set_flags(trt))
             )()
-        except (PolygraphyException, RuntimeError, TypeError) as error:
+        except (PolygraphyException, RuntimeError) as error:
             if monitor.stopped is not None:  # Ctrl-C, or asked to end
                 raise monitor.stopped from None
             # The last one says where, the first one why.
@@ -323,15 +324,24 @@ def _messages() -> Iterator[Sequence[str]]:
                 first_line = record.getMessage().strip().partition("\n")[0]
                 messages.append(first_line.removeprefix("[E] ")[:300])
 
-    G_LOGGER.colors = False  # it would ask for a library for them
-    G_LOGGER.use_python_logging_system = True
-    G_LOGGER.module_severity = G_LOGGER.ERROR
     log, handler = logging.getLogger("Polygraphy"), Collector()
+    settings = {
+        "colors": False,  # it would ask for a library for them
+        "use_python_logging_system": True,
+        "module_severity": G_LOGGER.ERROR,
+    }
+    before = {name: getattr(G_LOGGER, name) for name in settings}
+    propagate = log.propagate
     log.addHandler(handler)
     log.propagate = False
     try:
+        for name, value in settings.items():
+            setattr(G_LOGGER, name, value)
         yield messages
     finally:
+        for name, value in before.items():
+            setattr(G_LOGGER, name, value)
+        log.propagate = propagate
         log.removeHandler(handler)
 
 

@@ -20,11 +20,8 @@ def spec_of(path: Path) -> GraphSpec:
     """
     if path.suffix.lower() == ".engine":
         return GraphSpec.from_metadata(read_engine(path)[1].metadata)
-    try:
-        graph = onnx.load(path)
-    except Exception as error:  # protobuf has classes of its own
-        raise SalstreamError(f"{path} is damaged or no ONNX graph") from error
-    return GraphSpec.from_metadata({entry.key: entry.value for entry in graph.metadata_props})
+    metadata = {entry.key: entry.value for entry in _load(path).metadata_props}
+    return GraphSpec.from_metadata(metadata)
 
 
 def record(path: Path, spec: GraphSpec) -> None:
@@ -38,7 +35,16 @@ def record(path: Path, spec: GraphSpec) -> None:
         changed = replace(sidecar, metadata=spec.to_metadata())
         write_bytes(sidecar_path(path), changed.to_json().encode())
         return
-    graph = onnx.load(path)
+    graph = _load(path)
     del graph.metadata_props[:]
     onnx.helper.set_model_props(graph, spec.to_metadata())
     write_bytes(path, graph.SerializeToString(deterministic=True))
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(path)
+    except OSError as error:
+        raise SalstreamError(f"{path} cannot be read: {error.strerror}") from error
+    except Exception as error:  # protobuf has classes of its own
+        raise SalstreamError(f"{path} is damaged or no ONNX graph") from error

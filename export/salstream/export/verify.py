@@ -100,8 +100,9 @@ class Comparison:
         }
         for name, worst in (("cc", "min"), ("sim", "min"), ("kld", "max")):
             values = columns[name]
-            figures[f"mean_{name}"] = round(float(values.mean()), 6)
-            figures[f"{worst}_{name}"] = round(float(getattr(values, worst)()), 6)
+            # Plus zero, so that nothing is -0.
+            figures[f"mean_{name}"] = round(float(values.mean()), 6) + 0.0
+            figures[f"{worst}_{name}"] = round(float(getattr(values, worst)()), 6) + 0.0
         if all("conspicuity_max_abs" in row for row in self.rows):
             largest = max(row["conspicuity_max_abs"] for row in self.rows)
             figures["conspicuity_max_abs"] = float(f"{largest:.3g}")

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from salstream.runtime.commands import ManyValues
 from salstream.runtime.errors import SalstreamError, UsageError
+from salstream.runtime.sidecar import sidecar_path
 
 if TYPE_CHECKING:
     from salstream.export.verify import Comparison
@@ -72,13 +73,14 @@ def verify(
     from salstream.export.verify_report import as_html, json_text
     from salstream.export.verify_report import as_json as report_of
     from salstream.runtime.files import write_text
-    from salstream.runtime.model import SaliencyModel
+    from salstream.runtime.model import SaliencyModel, find_model
 
     path = find_checkpoint(checkpoint)
     videos = find_clips(clips)
     truths = _truths(fixations) if fixations else {}
     if truths and not any(clip.stem in truths for clip in videos):
         raise UsageError(f"none of the clips has fixations in {fixations}")
+    _keep_apart([html, json_file], [path, *videos, *map(find_model, artefacts)])
     models = [SaliencyModel.open(artefact, backend=backend) for artefact in artefacts]
     with Console(stderr=True).status("starting") as status:
         comparisons = compare(models, path, videos, frames, truths, status.update)
@@ -97,6 +99,16 @@ def verify(
         _print(comparisons)
     if not report["passed"]:
         raise typer.Exit(1)
+
+
+def _keep_apart(reports: list[Path | None], inputs: list[Path]) -> None:
+    """Refuse to write a report over what is read, or over the other report."""
+    taken = {path.resolve() for path in inputs}
+    taken |= {sidecar_path(path).resolve() for path in inputs}
+    for report in filter(None, reports):
+        if report.resolve() in taken:
+            raise UsageError(f"{report} would be written over; choose another name")
+        taken.add(report.resolve())
 
 
 def _truths(fixations: str) -> dict[str, Truth]:

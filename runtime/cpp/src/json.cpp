@@ -2,11 +2,55 @@
 
 #include <charconv>
 #include <cstring>
+#include <map>
 
 namespace salstream::json {
 namespace {
 
 constexpr int max_depth = 32;
+
+// Read one character of UTF-8; false if the bytes are none.
+bool character(const char *&at, const char *end, unsigned &code) {
+    const unsigned lead = static_cast<unsigned char>(*at++);
+    const int more = lead < 0x80 ? 0 : lead < 0xC2 ? -1 : lead < 0xE0 ? 1 : lead < 0xF0 ? 2
+                     : lead < 0xF5 ? 3 : -1;
+    if (more < 0 || end - at < more) return false;
+    code = more ? lead & (0x3Fu >> more) : lead;
+    for (int k = 0; k < more; ++k) {
+        const unsigned next = static_cast<unsigned char>(*at++);
+        if (next >> 6 != 2) return false;
+        code = code << 6 | (next & 0x3Fu);
+    }
+    static constexpr unsigned first[] = {0, 0x80, 0x800, 0x10000};  // shorter ones are no UTF-8
+    return code >= first[more] && code < 0x110000 && (code < 0xD800 || code >= 0xE000);
+}
+
+// A text in quotes, in ASCII.
+std::string escaped(const std::string &text) {
+    static constexpr char names[] = "\"\\bfnrt", meant[] = "\"\\\b\f\n\r\t";
+    std::string out = "\"";
+    const auto unit = [&](unsigned code) {
+        out += "\\u";
+        for (int shift = 12; shift >= 0; shift -= 4) out += "0123456789abcdef"[code >> shift & 15];
+    };
+    const char *at = text.data(), *const end = at + text.size();
+    for (unsigned code = 0; at != end && character(at, end, code);) {
+        const char *known =
+            code && code < 0x80 ? std::strchr(meant, static_cast<int>(code)) : nullptr;
+        if (known) {
+            out += '\\';
+            out += names[known - meant];
+        } else if (code >= 0x20 && code < 0x7f) {
+            out += static_cast<char>(code);
+        } else if (code < 0x10000) {
+            unit(code);
+        } else {
+            unit(0xD800 + (code - 0x10000) / 0x400);
+            unit(0xDC00 + (code - 0x10000) % 0x400);
+        }
+    }
+    return out + "\"";
+}
 
 class Reader {
   public:
@@ -93,7 +137,10 @@ class Reader {
         while (at_ != end_ && *at_ != '"') {
             if (static_cast<unsigned char>(*at_) < 0x20) return false;
             if (*at_ != '\\') {
-                text += *at_++;
+                const char *begin = at_;
+                unsigned code = 0;
+                if (!character(at_, end_, code)) return false;
+                text.append(begin, at_);
                 continue;
             }
             if (++at_ == end_) return false;
@@ -182,6 +229,32 @@ const Value *Value::find(const std::string &name) const {
         if (kind == Kind::object && key == name) found = &value;
     }
     return found;
+}
+
+std::string canonical(const Value &value) {
+    std::string out;
+    switch (value.kind) {
+        case Value::Kind::null:
+            return "null";
+        case Value::Kind::boolean:
+        case Value::Kind::number:
+            return value.text;
+        case Value::Kind::string:
+            return escaped(value.text);
+        case Value::Kind::array:
+            for (const auto &[_, member] : value.members) {
+                out += (out.empty() ? "" : ", ") + canonical(member);
+            }
+            return "[" + out + "]";
+        case Value::Kind::object:
+            break;
+    }
+    std::map<std::string, const Value *> sorted;
+    for (const auto &[name, member] : value.members) sorted[name] = &member;  // the last counts
+    for (const auto &[name, member] : sorted) {
+        out += (out.empty() ? "" : ", ") + escaped(name) + ": " + canonical(*member);
+    }
+    return "{" + out + "}";
 }
 
 std::optional<Value> parse(const std::string &text) { return Reader(text).document(); }

@@ -22,6 +22,10 @@ struct Value {
 // Python writes them.
 std::optional<Value> parse(const std::string &text);
 
+// The value as Python's json.dumps(value, sort_keys=True) writes it, but for numbers, which stay
+// as they are.
+std::string canonical(const Value &value);
+
 inline bool valid(const std::string &text) { return parse(text).has_value(); }
 
 // The whole text as one number, as JSON or Python writes it.

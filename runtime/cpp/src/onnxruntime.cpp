@@ -265,6 +265,11 @@ class OnnxRuntime : public Backend {
                                             [&](const Tensor &t) { return t.name == name; });
             return found == in.end() ? nullptr : &*found;
         };
+        for (const auto *named : {&inputs, &outputs}) {
+            for (const Tensor &tensor : *named) {
+                if (find(*named, tensor.name) != &tensor) refuse();  // a name used twice
+            }
+        }
         constexpr auto bytes = ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
         constexpr auto floats = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
         const Tensor *frames = find(inputs, "frames"), *saliency = find(outputs, "saliency");

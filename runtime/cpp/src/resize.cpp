@@ -5,6 +5,10 @@
 #include <cmath>
 #include <cstring>
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 namespace salstream {
 namespace {
 
@@ -15,27 +19,45 @@ std::uint8_t to_byte(float value) {
 // Source pixels per target pixel. OpenCV divides twice, and the last bit counts.
 double scale_of(int from, int to) { return 1.0 / (static_cast<double>(to) / from); }
 
+#ifdef __SSE2__
+// Four bytes from anywhere, as the lowest of a vector.
+__m128i four_bytes(const std::uint8_t *from) {
+    std::int32_t bytes;
+    std::memcpy(&bytes, from, sizeof bytes);
+    return _mm_cvtsi32_si128(bytes);
+}
+
+// Pixels of 3 channels from rows of `pairs` pairs of them; returns how many were done. Eight
+// bytes are read where six are used, so the last two stay to be done.
+int pairs_of_pixels(const std::uint8_t *upper, const std::uint8_t *lower, int pairs,
+                    std::uint8_t *to) {
+    const __m128i zero = _mm_setzero_si128(), two = _mm_set1_epi16(2);
+    int done = 0;
+    for (; done < pairs - 2; ++done, upper += 6, lower += 6, to += 3) {
+        const __m128i above = _mm_loadl_epi64(reinterpret_cast<const __m128i *>(upper));
+        const __m128i below = _mm_loadl_epi64(reinterpret_cast<const __m128i *>(lower));
+        const __m128i sums =
+            _mm_add_epi16(_mm_unpacklo_epi8(above, zero), _mm_unpacklo_epi8(below, zero));
+        const __m128i all = _mm_add_epi16(_mm_add_epi16(sums, _mm_srli_si128(sums, 6)), two);
+        const std::int32_t pixel = _mm_cvtsi128_si32(_mm_packus_epi16(_mm_srli_epi16(all, 2), zero));
+        std::memcpy(to, &pixel, sizeof pixel);  // the fourth byte is the next pixel's
+    }
+    return done;
+}
+#else
+int pairs_of_pixels(const std::uint8_t *, const std::uint8_t *, int, std::uint8_t *) { return 0; }
+#endif
+
 // The mean of blocks of 2x2 pixels, halves upwards.
-void by_blocks(const Image &from, std::uint8_t *to, std::vector<std::uint16_t> &sums) {
+void by_blocks(const Image &from, std::uint8_t *to) {
     const int channels = from.channels, height = from.height / 2;
     const int target = from.width / 2 * channels;
-    sums.resize(static_cast<std::size_t>(from.width) * channels);
-    std::uint16_t *const sum = sums.data();
-    const int values = 2 * target;
     for (int y = 0; y < height; ++y, to += target) {
         const std::uint8_t *const upper = from.row(2 * y), *const lower = from.row(2 * y + 1);
-        for (int i = 0; i < values; ++i) sum[i] = static_cast<std::uint16_t>(upper[i] + lower[i]);
-        if (channels == 3) {
-            for (int i = 0, j = 0; i < target; i += 3, j += 6) {
-                to[i] = static_cast<std::uint8_t>((sum[j] + sum[j + 3] + 2) >> 2);
-                to[i + 1] = static_cast<std::uint8_t>((sum[j + 1] + sum[j + 4] + 2) >> 2);
-                to[i + 2] = static_cast<std::uint8_t>((sum[j + 2] + sum[j + 5] + 2) >> 2);
-            }
-        } else {
-            for (int i = 0; i < target; ++i) {
-                const int j = 2 * i - i % channels;
-                to[i] = static_cast<std::uint8_t>((sum[j] + sum[j + channels] + 2) >> 2);
-            }
+        const int done = channels == 3 ? 3 * pairs_of_pixels(upper, lower, from.width / 2, to) : 0;
+        for (int i = done; i < target; ++i) {
+            const int j = 2 * i - i % channels, k = j + channels;
+            to[i] = static_cast<std::uint8_t>((upper[j] + upper[k] + lower[j] + lower[k] + 2) >> 2);
         }
     }
 }
@@ -46,7 +68,7 @@ bool is_whole(double value) { return std::abs(value - std::nearbyint(value)) < D
 
 void Halver::operator()(const Image &from, std::uint8_t *to) {
     if (from.height % 2 == 0 && from.width % 2 == 0) {
-        by_blocks(from, to, sums_);
+        by_blocks(from, to);
     } else {
         by_areas(from, to);
     }
@@ -147,19 +169,33 @@ void Cubic::taps(int from, int to, std::vector<Tap> &out) {
 
 void Cubic::filter_row(const std::uint8_t *from, int from_width, std::int32_t *to) const {
     for (const Tap &tap : columns_) {
-        const std::int32_t w0 = tap.weights[0], w1 = tap.weights[1], w2 = tap.weights[2],
-                           w3 = tap.weights[3];
-        const std::uint8_t *p0, *p1, *p2, *p3;
-        if (tap.first >= 0 && tap.first + 3 < from_width) {
-            p0 = from + 3 * tap.first;
-            p1 = p0 + 3, p2 = p0 + 6, p3 = p0 + 9;
-        } else {
-            const auto at = [&](int k) {
-                return from + 3 * std::clamp(tap.first + k, 0, from_width - 1);
-            };
-            p0 = at(0), p1 = at(1), p2 = at(2), p3 = at(3);
+        const std::uint8_t *p[4];
+        for (int k = 0; k < 4; ++k) {
+            p[k] = from + 3 * std::clamp(tap.first + k, 0, from_width - 1);
         }
-        for (int c = 0; c < 3; ++c) to[c] = p0[c] * w0 + p1[c] * w1 + p2[c] * w2 + p3[c] * w3;
+#ifdef __SSE2__
+        // A fourth byte is read, and a fourth value written that the next pixel writes over.
+        if (tap.first + 4 < from_width) {
+            const __m128i zero = _mm_setzero_si128();
+            const __m128i weights =
+                _mm_loadl_epi64(reinterpret_cast<const __m128i *>(tap.weights));
+            const auto products = [&](const std::uint8_t *one, const std::uint8_t *other,
+                                      __m128i pair) {
+                const __m128i mixed = _mm_unpacklo_epi8(four_bytes(one), four_bytes(other));
+                return _mm_madd_epi16(_mm_unpacklo_epi8(mixed, zero), pair);
+            };
+            const __m128i sum =
+                _mm_add_epi32(products(p[0], p[1], _mm_shuffle_epi32(weights, 0x00)),
+                              products(p[2], p[3], _mm_shuffle_epi32(weights, 0x55)));
+            _mm_storeu_si128(reinterpret_cast<__m128i *>(to), sum);
+            to += 3;
+            continue;
+        }
+#endif
+        for (int c = 0; c < 3; ++c) {
+            to[c] = p[0][c] * tap.weights[0] + p[1][c] * tap.weights[1] +
+                    p[2][c] * tap.weights[2] + p[3][c] * tap.weights[3];
+        }
         to += 3;
     }
 }
@@ -169,7 +205,7 @@ void Cubic::operator()(const Image &from, std::uint8_t *to, int height, int widt
         width != width_) {
         taps(from.height, height, rows_);
         taps(from.width, width, columns_);
-        filtered_.resize(static_cast<std::size_t>(width) * 3 * 4);
+        filtered_.resize((static_cast<std::size_t>(width) * 3 + 1) * 4);
         from_height_ = from.height, from_width_ = from.width, height_ = height, width_ = width;
     }
     const int values = 3 * width;
@@ -183,7 +219,7 @@ void Cubic::operator()(const Image &from, std::uint8_t *to, int height, int widt
         for (int k = 0; k < 4; ++k) {
             const int source = std::clamp(tap.first + k, 0, from.height - 1);
             std::int32_t *row = filtered_.data() + static_cast<std::size_t>(source % 4) *
-                                                       static_cast<std::size_t>(values);
+                                                       static_cast<std::size_t>(values + 1);
             if (filtered_row_[source % 4] != source) {
                 filter_row(from.row(source), from.width, row);
                 filtered_row_[source % 4] = source;
@@ -194,6 +230,21 @@ void Cubic::operator()(const Image &from, std::uint8_t *to, int height, int widt
                            *const r3 = rows[3];
         const std::int16_t *w = tap.weights;
         const float f0 = w[0] * unit, f1 = w[1] * unit, f2 = w[2] * unit, f3 = w[3] * unit;
+#ifdef __SSE2__
+        const auto four = [&](int i) {
+            const auto scaled = [i](const std::int32_t *row, float factor) {
+                const auto *at = reinterpret_cast<const __m128i *>(row + i);
+                return _mm_mul_ps(_mm_cvtepi32_ps(_mm_loadu_si128(at)), _mm_set1_ps(factor));
+            };
+            return _mm_cvtps_epi32(_mm_add_ps(
+                scaled(r0, f0), _mm_add_ps(scaled(r1, f1),
+                                           _mm_add_ps(scaled(r2, f2), scaled(r3, f3)))));
+        };
+        for (int i = 0; i < in_float; i += 8) {
+            const __m128i words = _mm_packs_epi32(four(i), four(i + 4));
+            _mm_storel_epi64(reinterpret_cast<__m128i *>(to + i), _mm_packus_epi16(words, words));
+        }
+#else
         for (int i = 0; i < in_float; ++i) {
             const float sum =
                 static_cast<float>(r0[i]) * f0 +
@@ -201,6 +252,7 @@ void Cubic::operator()(const Image &from, std::uint8_t *to, int height, int widt
                  (static_cast<float>(r2[i]) * f2 + static_cast<float>(r3[i]) * f3));
             to[i] = to_byte(sum);
         }
+#endif
         for (int i = in_float; i < values; ++i) {
             const std::int32_t sum = r0[i] * w[0] + r1[i] * w[1] + r2[i] * w[2] + r3[i] * w[3];
             to[i] = static_cast<std::uint8_t>(std::clamp((sum + (1 << 21)) >> 22, 0, 255));

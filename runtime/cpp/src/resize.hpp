@@ -35,7 +35,6 @@ class Halver {
     static void shares(int from, int to, std::vector<Share> &out);
     void by_areas(const Image &from, std::uint8_t *to);
 
-    std::vector<std::uint16_t> sums_;
     std::vector<Share> columns_, rows_;
     std::vector<float> row_, total_;
 };

@@ -1,5 +1,6 @@
 #include "sidecar.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdint>
@@ -82,7 +83,7 @@ void mix(std::array<std::uint32_t, 8> &hash, const unsigned char *block) {
 
 Sidecar Sidecar::from_json(const std::string &text) {
     if (text.size() > max_sidecar_bytes) damaged("it is too large");
-    const std::optional<json::Value> whole = json::parse(text);
+    std::optional<json::Value> whole = json::parse(text);
     if (!whole || whole->kind != json::Value::Kind::object) damaged("it holds no JSON object");
     const json::Value *schema = whole->find("schema");
     if (!schema || schema->kind != json::Value::Kind::number || schema->text != "1") {
@@ -109,6 +110,12 @@ Sidecar Sidecar::from_json(const std::string &text) {
         if (value.kind != json::Value::Kind::string) damaged("its metadata are no texts");
         sidecar.metadata[name] = value.text;
     }
+    const std::string checksum = text_of(*whole, "checksum");
+    auto &members = whole->members;
+    members.erase(std::remove_if(members.begin(), members.end(),
+                                 [](const auto &member) { return member.first == "checksum"; }),
+                  members.end());
+    if (sha256(json::canonical(*whole)) != checksum) damaged("its checksum does not fit");
     return sidecar;
 }
 

@@ -5,6 +5,7 @@
 #include <sstream>
 #include <vector>
 
+#include "json.hpp"
 #include "sidecar.hpp"
 #include "support.hpp"
 
@@ -42,7 +43,8 @@ std::string sidecar(const std::string &engine, const std::string &changed = "",
              {"compute_capabilities", "[\"8.6\"]"}}) {
         text += ", \"" + key + "\": " + (key == changed ? value : usual);
     }
-    return text + "}";
+    const auto whole = salstream::json::parse(text + "}");
+    return text + ", \"checksum\": \"" + salstream::sha256(salstream::json::canonical(*whole)) + "\"}";
 }
 
 void write_pair(int window, bool state, const std::string &more) {

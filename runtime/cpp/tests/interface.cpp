@@ -78,6 +78,9 @@ void damaged_models() {
     CHECK(with("meta salstream.verification {\"max_abs\": 1e-5, \"x\": [NaN, \"\\u00e9\"]}") ==
           SAL_OK);
     CHECK(with("meta salstream.state_fps 6.0\nmeta salstream.unheard_of 1") == SAL_OK);
+    // Names used twice. (Found by fuzzing.)
+    CHECK(with("input frames u8 -1 4 4 6 3") == SAL_MODEL_DAMAGED);
+    CHECK(with("output saliency f32 -1 4 5") == SAL_MODEL_DAMAGED);
     CHECK(with("meta salstream.width 6\noutput conspicuity u8 -1 3 4 6") == SAL_MODEL_DAMAGED);
     std::string tensors = "input frames u8 -1 1 4 6 3\noutput saliency f32 -1 4 6\n";
     CHECK(open_text(tensors) == SAL_MODEL_DAMAGED);  // no metadata at all

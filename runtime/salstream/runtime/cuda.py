@@ -6,6 +6,7 @@ importable without a GPU.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import threading
@@ -122,18 +123,21 @@ class Gpu:
         cuda = self._cuda
         # Other threads may go on allocating while this one records.
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        self._call(cuda.cudaStreamBeginCapture(self._stream, mode))
-        failure: Exception | None = None
-        try:
-            work()
-        except SalstreamError as error:
-            failure = error
-        status, graph = cuda.cudaStreamEndCapture(self._stream)
-        if status != cuda.cudaError_t.cudaSuccess or failure is not None:
-            cuda.cudaGetLastError()  # or the next call would report it again
-            raise RecordingError(f"the work cannot be recorded: {failure or status.name}")
-        executable = self._call(cuda.cudaGraphInstantiate(graph, 0))
-        self._call(cuda.cudaGraphDestroy(graph))
+        with contextlib.ExitStack() as at_end:
+            self._call(cuda.cudaStreamBeginCapture(self._stream, mode))
+            failure: Exception | None = None
+            try:
+                work()
+            except SalstreamError as error:
+                failure = error
+            finally:  # whatever happened: a stream that goes on recording runs nothing any more
+                status, graph = cuda.cudaStreamEndCapture(self._stream)
+                cuda.cudaGetLastError()  # or the next call would report it again
+                if graph:
+                    at_end.callback(cuda.cudaGraphDestroy, graph)
+            if status != cuda.cudaError_t.cudaSuccess or failure is not None:
+                raise RecordingError(f"the work cannot be recorded: {failure or status.name}")
+            executable = self._call(cuda.cudaGraphInstantiate(graph, 0))
 
         def replay() -> None:
             self._call(cuda.cudaGraphLaunch(executable, self._stream))

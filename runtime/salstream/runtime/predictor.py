@@ -91,6 +91,8 @@ class Predictor:
         self.skipped = 0
         self._durations: list[float] = []
         self._backend = backend
+        # Made once: they may be pinned and on a GPU, and recordings hold their addresses.
+        self._rings = [backend.new_ring() for _ in range(stride)]
         self._lanes: list[_Lane] = []
         self._size: tuple[int, ...] | None = None
         self._pushed = 0
@@ -146,13 +148,14 @@ class Predictor:
     def flush(self) -> list[Result]:
         """End the stream: return the results still due, then forget everything."""
         results = self._drain()
-        self.reset()
+        self._next_index = 0
         return results
 
     def _clear(self) -> None:
+        for ring in self._rings:
+            ring.clear()
         self._lanes = [
-            _Lane(self.spec, self.start, self.phases, self._backend.new_ring(), self._infer)
-            for _ in range(self.stride)
+            _Lane(self.spec, self.start, self.phases, ring, self._infer) for ring in self._rings
         ]
         self._size = None
         self._pushed = 0

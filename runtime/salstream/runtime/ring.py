@@ -65,7 +65,7 @@ class FrameRing:
         return self.window()[None]
 
     def clear(self) -> None:
-        """Forget every frame."""
+        """Forget every frame; the memory stays."""
         self._pushed = 0
 
     def _end(self) -> int:

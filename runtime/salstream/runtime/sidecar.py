@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -109,11 +110,27 @@ class Sidecar:
         """Library and version, such as ``TensorRT-RTX 1.7.1.116``."""
         return f"{PRODUCTS[self.flavour]} {self.version}"
 
-    def rebuild(self, output: Path, flavour: str | None = None) -> str:
-        """Return the command that builds such an engine on the machine where it is given."""
+    def rebuild(
+        self, output: Path, flavour: str | None = None, capabilities: tuple[str, ...] = ()
+    ) -> str:
+        """Return the command that builds such an engine on the machine where it is given.
+
+        It names the graph's file without its folder, which is another one on each machine.
+
+        Args:
+            output: The ``.engine`` file.
+            flavour: What to build for; None: the same again.
+            capabilities: Further compute capabilities, for TensorRT-RTX.
+        """
         flavour = flavour or self.flavour
-        batch = ":".join(map(str, self.batch))
-        return f"salstream build {self.graph} --target {flavour} --batch {batch} -o {output}"
+        words = ["salstream", "build", self.graph, "--target", flavour]
+        words += ["--batch", ":".join(map(str, self.batch))]
+        if flavour == "tensorrt-rtx":
+            for capability in (*self.compute_capabilities, *capabilities):
+                words += ["--compute-capability", capability]
+        if self.options.get("workspace") is not None:
+            words += ["--workspace", str(self.options["workspace"])]
+        return shlex.join([*words, "-o", str(output)])
 
 
 def sidecar_path(engine: Path) -> Path:

@@ -37,6 +37,22 @@ def test_hd2s_is_streamed_by_sliding_window_and_smoothed(tmp_path: Path) -> None
 
 
 @torch.inference_mode()
+def test_a_trained_checkpoint_is_opened_at_its_own_size_and_clip_length(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = hd2s.Hd2s(hd2s.CONFIGS["hd2s-net1"]).eval()
+    path = tmp_path / "best.safetensors"
+    told = {"model": "hd2s-net1", "size": "64x96", "clip_length": "8"}
+    save_file(network.state_dict(), path, told)
+    model = open_checkpoint(path)
+    assert (model.spec.size, model.spec.window, model.spec.map_frame) == ((64, 96), 8, 7)
+    frames = np.stack([number_image(number, (64, 96)) for number in range(10)])
+    last = list(model.stream(frames, fps=30))[-1]
+    raw = network(hd2s.normalise(torch.from_numpy(frames[2:]))[None]).saliency[0].numpy()
+    smooth = gaussian_filter(raw, 5)
+    assert last.map == pytest.approx(smooth / smooth.max(), abs=1e-5)
+
+
+@torch.inference_mode()
 def test_esan_carries_its_state_from_group_to_group(random_esan: Esan, tmp_path: Path) -> None:
     save_file(random_esan.state_dict(), tmp_path / "esan.safetensors")
     model = open_checkpoint(tmp_path / "esan.safetensors", network="esan")

@@ -18,7 +18,9 @@ from torch import Tensor
 from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.training.weights import sha256_of
 
-__all__ = ["first_of", "load_state_dict", "metadata_of", "save_state_dict", "sha256_of"]
+__all__ = [
+    "first_of", "load_state_dict", "metadata_of", "save_state_dict", "sha256_of", "trained_on",
+]  # fmt: skip
 
 _log = logging.getLogger("salstream")
 _WRAPPERS: Final = ("state_dict", "model_state_dict", "model")
@@ -89,6 +91,29 @@ def metadata_of(path: Path) -> dict[str, str]:
             return dict(file.metadata() or {})
     except (OSError, SafetensorError):
         return {}
+
+
+def trained_on(
+    metadata: Mapping[str, str], model: str
+) -> tuple[tuple[int, int] | None, int | None]:
+    """Return the input size and the clip length that `salstream train` wrote down.
+
+    Args:
+        metadata: What the checkpoint says about itself, see :func:`metadata_of`.
+        model: The network's name.
+
+    Returns:
+        Height and width, and frames of HD2S's window; None each where the file does not say,
+        or where it is not the training that decides: UNISAL has a size per domain, and the
+        windows of UNISAL and ESAN-VSP are no clips.
+    """
+    family = model.partition("-")[0]
+    size = re.fullmatch(r"(\d+)x(\d+)", metadata.get("size", "")) if family != "unisal" else None
+    length = metadata.get("clip_length", "") if family in ("hd2s", "salgradnet") else ""
+    return (
+        (int(size[1]), int(size[2])) if size else None,
+        int(length) if length.isdecimal() else None,
+    )
 
 
 def _is_safetensors(beginning: bytes, size: int) -> bool:

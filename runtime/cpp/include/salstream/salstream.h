@@ -174,8 +174,9 @@ SAL_API sal_status sal_model_open(const char *path, const sal_model_options *opt
                                   sal_model **model);
 /* Its strings stay until the model is closed. */
 SAL_API sal_status sal_model_info_get(const sal_model *model, sal_model_info *info);
-/* Close a model; NULL is allowed. Its streams stay valid handles: every call on them but
- * sal_stream_free returns SAL_MODEL_CLOSED. The weights go with the last of its streams. */
+/* Close a model; NULL is allowed, and no other thread may be inside a call with the model
+ * itself. Its streams stay valid handles: every call on them but sal_stream_free returns
+ * SAL_MODEL_CLOSED. The weights go with the last of its streams. */
 SAL_API void sal_model_close(sal_model *model);
 
 SAL_API sal_status sal_stream_new(const sal_model *model, const sal_stream_options *options,

@@ -73,7 +73,7 @@ class OnnxRuntimeBackend(Backend):
         try:
             self._session = ort.InferenceSession(path, options, providers=providers)
         except Exception as error:  # ONNX Runtime raises classes of its own, one per status
-            if _CUDA in providers:
+            if wants_cuda:
                 check_memory(error)
             raise SalstreamError(
                 f"{path} cannot be loaded: it is damaged or no ONNX graph ({first_line(error)})"

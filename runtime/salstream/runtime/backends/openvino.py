@@ -37,6 +37,7 @@ class OpenVinoBackend(Backend):
     def __init__(self, path: Path, device: str | None = None, threads: int | None = None) -> None:
         try:
             import openvino
+            from openvino.frontend import FrontEndManager
         except ImportError as error:
             raise SalstreamError(
                 "OpenVINO is not installed; install it with: pip install 'salstream[openvino]'"
@@ -54,12 +55,14 @@ class OpenVinoBackend(Backend):
             )
         try:
             path.open("rb").close()  # says more clearly than OpenVINO what is wrong
-            self._model = self._core.read_model(path)
+            # Asked for by name: or other readers would try a damaged file, and print.
+            reader = FrontEndManager().load_by_framework("onnx")
+            self._model = reader.convert(reader.load(str(path)))
         except OSError as error:
             raise SalstreamError(f"{path} cannot be read: {error.strerror}") from error
-        except RuntimeError as error:
+        except Exception as error:  # its readers have classes of their own
             raise SalstreamError(
-                f"{path} cannot be loaded: it is damaged or no ONNX graph ({_last_line(error)})"
+                f"{path} cannot be loaded: it is damaged or no ONNX graph"
             ) from error
         try:
             self.spec = GraphSpec.from_metadata(_metadata(self._model))

@@ -6,7 +6,8 @@ where the run before wrote it. Only maps come back, into pinned memory.
 
 One stream, and its work for every set of addresses recorded once as a CUDA graph. (TensorRT-RTX
 can record by itself, but does so again whenever an address changes, and here it changes with
-every frame.)
+every frame.) There is room for the recordings of every ring and state that is alive, so streams
+do not push out each other's; those of streams that are gone make way.
 """
 
 from __future__ import annotations
@@ -14,24 +15,22 @@ from __future__ import annotations
 import importlib
 import logging
 import math
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from salstream.runtime.backends import Backend, Output
+from salstream.runtime.backends import Backend, Output, check_finite
 from salstream.runtime.cuda import DeviceMemory, Gpu, RecordingError
 from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.runtime.ring import DeviceFrames, DeviceRing
 from salstream.runtime.sidecar import FLAVOURS, PRODUCTS, Sidecar, TensorFacts, read_engine
 from salstream.runtime.spec import GraphSpec
-
-# Sixteen places of a window, or two of a state for each of ten phases, and some to spare.
-MAX_RECORDINGS: Final = 64
 
 logger = logging.getLogger("salstream")
 
@@ -106,12 +105,21 @@ class TensorRTBackend(Backend):
             for tensor in self._maps
         }
         self._batch = 0
+        # By every address that a run uses, in the order of their names. Memory that was freed may
+        # come back with the same addresses: in the same roles and for the same batch that is the
+        # same work, whosever memory it is now. With others it is another key.
         self._recordings: OrderedDict[tuple[int, ...], Callable[[], None]] = OrderedDict()
+        # What the recordings are of: rings, or the places of a recurrent network's states.
+        self._alive: weakref.WeakSet[DeviceRing | DeviceMemory] = weakref.WeakSet()
         self._records = True
 
     def new_ring(self) -> DeviceRing:
         """Return a ring whose windows lie on the GPU."""
-        return DeviceRing(self._gpu, self.spec.window, (*self.spec.size, 3))
+        ring = DeviceRing(self._gpu, self.spec.window, (*self.spec.size, 3))
+        if not self.recurrent:
+            with self._gpu.lock:
+                self._alive.add(ring)
+        return ring
 
     def run(self, frames: NDArray[np.uint8] | DeviceFrames, state: DeviceState | None) -> Output:
         """Run the engine once (see :class:`~salstream.runtime.backends.Backend`)."""
@@ -138,8 +146,7 @@ class TensorRTBackend(Backend):
             state.spent = True
             # Copies: the next run writes to the same pinned memory.
             maps = {name: host[:batch].copy() for name, host in self._host_maps.items()}
-        if not np.isfinite(maps["saliency"]).all():
-            raise SalstreamError("the graph gave a map that is not finite: its weights are damaged")
+        check_finite(maps["saliency"])
         following = DeviceState(batch, state.other, state.current) if self.recurrent else None
         return Output(maps["saliency"], following, maps.get("conspicuity"))
 
@@ -172,8 +179,12 @@ class TensorRTBackend(Backend):
             except RecordingError as error:
                 logger.debug("no CUDA graph for this engine: %s", error)
                 self._records = False
-            if len(self._recordings) > MAX_RECORDINGS:
+            # Each of them meets each place in a ring, and frames from the host; those come
+            # without a ring too.
+            room = (self.spec.window + 1) * len(self._alive) + 1
+            if len(self._recordings) > room:
                 self._gpu.synchronize()  # the oldest may be running
+            while len(self._recordings) > room:
                 self._recordings.popitem(last=False)
 
     def _set_batch(self, batch: int) -> None:
@@ -212,6 +223,9 @@ class TensorRTBackend(Backend):
         )
         for memory in current.values():
             self._gpu.clear(memory.address, memory.size)
+        if self.recurrent:
+            first = self._states[0].name  # stands for the others
+            self._alive.update((current[first], other[first]))
         return DeviceState(batch, current, other)
 
 
@@ -250,7 +264,7 @@ def _check_fit(path: Path, sidecar: Sidecar, trt: Any, gpu: Gpu) -> None:
             )
         # By itself it builds for Ampere and later.
         fits = here in built_for if built_for else gpu.compute_capability >= (8, 0)
-        again = f"{sidecar.rebuild(path)} --compute-capability {here}"
+        again = sidecar.rebuild(path, capabilities=(here,))
     else:
         fits = here in built_for
         again = sidecar.rebuild(path)

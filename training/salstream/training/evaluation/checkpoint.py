@@ -21,18 +21,18 @@ from salstream.runtime.errors import UsageError
 from salstream.runtime.model import SaliencyModel
 from salstream.runtime.spec import GraphSpec
 from salstream.training import esan, hd2s, networks, unisal
-from salstream.training.checkpoints import load_state_dict
+from salstream.training.checkpoints import load_state_dict, metadata_of, trained_on
 
-SUFFIXES: Final = (".pth", ".pt", ".ckpt", ".safetensors", ".tar", ".bin")
 SMOOTHING: Final = 5.0  # pixels of HD2S's map (section 3.6)
 
+_Size = tuple[int, int]
 _Run = Callable[[Tensor, Any], tuple[Tensor, Any]]
 
 
 def open_checkpoint(
     path: Path, *, static: bool = False, network: str | None = None, domain: str | None = None
 ) -> SaliencyModel:
-    """Open a checkpoint as a model that can be streamed.
+    """Open a checkpoint as a model that can be streamed, at the size that it was trained at.
 
     Args:
         path: A state dict in the published layout.
@@ -55,7 +55,8 @@ def open_checkpoint(
     if family not in _FAMILIES:
         raise UsageError(f"{name} gives no saliency maps: it is a backbone to train from")
     model = networks.load(state, name).to(_device())
-    return SaliencyModel(path, _FAMILIES[family](model, name, domain or ""))
+    backend = _FAMILIES[family](model, name, domain or "", *trained_on(metadata_of(path), name))
+    return SaliencyModel(path, backend)
 
 
 class TorchBackend(Backend):
@@ -90,13 +91,16 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _unisal(model: nn.Module, name: str, domain: str) -> TorchBackend:
+def _unisal(
+    model: nn.Module, name: str, domain: str, size: _Size | None, _: int | None
+) -> TorchBackend:
     facts = unisal.DOMAINS[domain]
+    height, width = size or facts.size
     spec = GraphSpec(
         model=name,
         domain=domain,
-        height=facts.size[0],
-        width=facts.size[1],
+        height=height,
+        width=width,
         phases=facts.phases,
         state_fps=None if facts.static else unisal.STATE_FPS,
     )
@@ -109,16 +113,20 @@ def _unisal(model: nn.Module, name: str, domain: str) -> TorchBackend:
     return TorchBackend(spec, run, recurrent=not facts.static)
 
 
-def _hd2s(model: nn.Module, name: str, domain: str) -> TorchBackend:
+def _hd2s(
+    model: nn.Module, name: str, domain: str, size: _Size | None, length: int | None
+) -> TorchBackend:
     from scipy.ndimage import gaussian_filter
 
+    height, width = size or hd2s.SIZE
+    window = length or hd2s.WINDOW
     spec = GraphSpec(
         model=name,
         domain=domain,
-        height=hd2s.SIZE[0],
-        width=hd2s.SIZE[1],
-        window=hd2s.WINDOW,
-        map_frame=hd2s.WINDOW - 1,
+        height=height,
+        width=width,
+        window=window,
+        map_frame=window - 1,
         smoothing_sigma=SMOOTHING,
     )
 
@@ -130,12 +138,15 @@ def _hd2s(model: nn.Module, name: str, domain: str) -> TorchBackend:
     return TorchBackend(spec, run, recurrent=False)
 
 
-def _esan(model: nn.Module, name: str, domain: str) -> TorchBackend:
+def _esan(
+    model: nn.Module, name: str, domain: str, size: _Size | None, _: int | None
+) -> TorchBackend:
+    height, width = size or esan.SIZE
     spec = GraphSpec(
         model=name,
         domain=domain,
-        height=esan.SIZE[0],
-        width=esan.SIZE[1],
+        height=height,
+        width=width,
         window=esan.WINDOW,
         map_frame=esan.MAP_FRAME,
         phases=esan.WINDOW,

@@ -1,6 +1,6 @@
 """Frames per second of the Python and the C++ runtime over one clip, taken in turns.
 
-    python benchmarks/cpp.py CLIP LIBSALSTREAM.so [--model NAME] [--frames N] [--rounds N]
+    python benchmarks/runtimes.py CLIP LIBSALSTREAM.so [--model NAME] [--frames N] [--rounds N]
 
 Both get the same decoded frames in the same process and give each frame's map at the frame's
 size; decoding and writing are not in the figures. Ratios are of the rounds, which stand side by
