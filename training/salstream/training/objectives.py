@@ -131,6 +131,28 @@ def costs(model: nn.Module, recipe: Recipe, batch: Batch, reversal: float) -> di
     return terms
 
 
+def mixed_costs(
+    model: nn.Module, recipe: Recipe, source: Batch, target: Batch, reversal: float
+) -> dict[str, Tensor]:
+    """Return the terms of a batch of gradient reversal's source and one of its target, as one.
+
+    The terms are those of :func:`costs`; only BatchNorm sees both domains at once.
+    """
+    clips = hd2s.normalise(torch.cat([source.frames, target.frames]))
+    prediction: hd2s.Prediction = model(clips, None, reversal)
+    count, conspicuity = len(source.frames), prediction.conspicuity
+    assert prediction.domains is not None
+    return {
+        "saliency": multi_level_kld(
+            prediction.saliency[:count],
+            None if conspicuity is None else conspicuity[:count],
+            source.maps[:, 0],
+        ),
+        "domain": domain_loss(prediction.domains[:count], False)
+        + domain_loss(prediction.domains[count:], True),
+    }
+
+
 def parameter_groups(
     model: nn.Module, family: str
 ) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -29,7 +29,7 @@ from salstream.training import states
 from salstream.training.clips import Batch, Source, open_source
 from salstream.training.data.packed import PackedDataset, PackedVideo, open_packed
 from salstream.training.journal import Journal
-from salstream.training.objectives import build, costs, parameter_groups, train_mode
+from salstream.training.objectives import build, costs, mixed_costs, parameter_groups, train_mode
 from salstream.training.order import generator, source_of
 from salstream.training.recipes.config import Recipe
 from salstream.training.schedules import learning_rate, reversal_strength
@@ -228,12 +228,17 @@ class _Trainer:
         key = generator(recipe.seed, "dropout", iteration, self.fabric.global_rank)
         torch.manual_seed(int(key.integers(2**63)))
         self.stepper.zero_grad()
-        count = recipe.clips.accumulate * (2 if self.target else 1)
+        alternate = self.target is not None and not recipe.mixed
+        count = recipe.clips.accumulate * (2 if alternate else 1)
         totals: dict[str, Tensor] = {}
         for part in range(count):
             batch = next(batches).to(self.fabric.device)
             with self.fabric.no_backward_sync(self.model, enabled=part < count - 1):
-                terms = costs(self.model, recipe, batch, reversal)
+                if self.target is not None and recipe.mixed:
+                    other = next(batches).to(self.fabric.device)
+                    terms = mixed_costs(self.model, recipe, batch, other, reversal)
+                else:
+                    terms = costs(self.model, recipe, batch, reversal)
                 loss = torch.stack(list(terms.values())).sum() / recipe.clips.accumulate
                 self._refuse("loss", loss.detach(), iteration, batch)
                 self.fabric.backward(loss)

@@ -118,6 +118,9 @@ class Recipe:
         norm_momentum: Of every BatchNorm; 0 leaves the published ones. HD2S's, 0.001, are for
             a backbone that was trained before and thousands of batches.
         reversal: Largest strength of gradient reversal; Eq. 4 times this.
+        mixed: Gradient reversal's source and target in one batch, so that BatchNorm does not
+            even them out before the classifiers see them; otherwise they alternate, as in the
+            paper.
         average: Decay of a running average of the weights, which is what is validated and
             kept as the best; 0 keeps none.
         start_from: Checkpoint that the network, or its backbone alone, starts from.
@@ -141,6 +144,7 @@ class Recipe:
     frozen_norms: Literal["none", "backbone", "all"] = "none"
     norm_momentum: float = 0.0
     reversal: float = 1.0
+    mixed: bool = False
     average: float = 0.0
     start_from: str = ""
     teacher: str = ""
