@@ -108,6 +108,22 @@ def test_unisal_reads_six_frames_a_second_and_single_images(tmp_path: Path) -> N
     assert (still.frames == still.frames[:, :1]).all()
 
 
+def test_unisals_domains_have_their_own_sizes(tmp_path: Path) -> None:
+    """224×384, 224×416, 256×384 and 288×384 (UNISAL, section 4.1); one size where one is set."""
+    film, picture = pack(tmp_path / "v", frames=60), pack(tmp_path / "i", fps=None)
+    sizes = {"dhf1k": (224, 384), "hollywood": (224, 416), "ucfsports": (256, 384),
+             "salicon": (288, 384)}  # fmt: skip
+    for name, size in sizes.items():
+        folder = picture if name == "salicon" else film
+        for settings, wanted in (([], size), (["clips.size=64x96"], (64, 96))):
+            recipe = recipes.get("unisal").with_settings([*settings, "clips.length=2"])
+            drawn = open_source(name, open_packed(folder), recipe, True)
+            frames, maps, _, _ = drawn.clip(0)
+            assert frames.shape[1:3] == maps.shape[1:] == wanted
+    with pytest.raises(UsageError, match="no sizes of its domains' own"):
+        recipes.get("hd2s").with_settings(["clips.size=0x0"])
+
+
 def test_which_frames_have_maps() -> None:
     assert map_frames("hd2s", 16) == [15]
     assert map_frames("unisal", 3) == [0, 1, 2]

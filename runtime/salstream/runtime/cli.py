@@ -310,7 +310,7 @@ def parse_size(text: str) -> tuple[int, int]:
     Raises:
         UsageError: It is none.
     """
-    match = re.fullmatch(r"(\d+)[x×](\d+)", text.strip())
+    match = re.fullmatch(r"([1-9]\d*)[x×]([1-9]\d*)", text.strip())
     if match is None:
         raise UsageError(f"cannot read the size {text!r}: expected HEIGHTxWIDTH, such as 224x384")
     return int(match[1]), int(match[2])

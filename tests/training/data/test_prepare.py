@@ -166,6 +166,9 @@ def test_shots_of_a_video_stay_together(tmp_path: Path) -> None:
     assert splits["actioncliptrain00001_1"] == splits["actioncliptrain00001_2"]
     assert Counter(splits.values())["test"] == 3
     assert set(splits.values()) == {"train", "val", "test"}
+    rows = check_dataset("hollywood2", tmp_path).rows
+    assert [rows[split]["expected"] for split in ("train", "val", "test")] == [740, 83, 884]
+    assert sum(row["found"] or 0 for row in rows.values()) < len(recordings)  # videos, not shots
 
 
 def test_official_splits_are_by_number(tmp_path: Path) -> None:
@@ -338,7 +341,7 @@ def test_a_video_that_breaks_off_is_left_out_whole(tmp_path: Path) -> None:
     trees.remega(tmp_path / "raw", videos=3, frames=60)
     broken = tmp_path / "raw/videos/b.avi"
     broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
-    with pytest.raises(SalstreamError, match=r"b\.avi"):
+    with pytest.raises(SalstreamError, match=r"b\.avi.*--on-error skip"):
         prepare_dataset("remega", tmp_path / "raw", tmp_path / "packed", QUICK)
     skip = Options(size=SIZE, on_error="skip")
     report = prepare_dataset("remega", tmp_path / "raw", tmp_path / "packed", skip)
@@ -414,6 +417,8 @@ def test_the_command_line(tmp_path: Path) -> None:
         (["prepare", "osie", raw], "say where to"),
         (["prepare", "osie", raw, "-o", "x", "--on-error", "ask"], "known: fail, skip"),
         (["prepare", "osie", raw, "-o", "x", "--sigma", "12.7"], "share of the frame's height"),
+        (["prepare", "osie", raw, "-o", "x", "--fit", "foo"], "known: stretch, letterbox"),
+        (["prepare", "osie", raw, "-o", "x", "--size", "0x10"], "cannot read the size"),
         (["prepare", "nope", raw, "--check"], "known: dhf1k"),
         (["prepare", "dhf1k", raw, "--check"], "nothing of dhf1k"),
         (["prepare", "dhf1k", "nowhere", "--check"], "not a folder"),

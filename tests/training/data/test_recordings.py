@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,11 +17,14 @@ from salstream.runtime import SalstreamError
 from salstream.training.data.matfile import load_mat
 from salstream.training.data.readers import find_recordings
 from salstream.training.data.readers.layouts import by_frame
+from salstream.training.data.readers.remega import scene_of
 from salstream.training.data.recordings import (
+    Recording,
     TimedFixations,
     gaussian_density,
     inside,
     resized_density,
+    seeded_splits,
 )
 
 
@@ -101,6 +105,16 @@ def test_both_versions_of_matlab_files_say_the_same(tmp_path: Path) -> None:
         assert [str(name) for name in read["VideoNameList"]] == ["animal_01", "b"]
         assert np.asarray(read["testlist"]).tolist() == [3, 5]
         assert read["one"] == 7
+    with h5py.File(tmp_path / "people.mat", "w") as file:
+        people = file.create_group("gaze")
+        for field in ("fixations", "location"):
+            references = np.empty((2, 1), h5py.ref_dtype)
+            for person, count in enumerate((3, 5)):
+                points = file.create_dataset(f"#refs#/{field}{person}", data=np.ones((2, count)))
+                references[person, 0] = points.ref
+            people.create_dataset(field, data=references)
+    gaze = load_mat(tmp_path / "people.mat")["gaze"]
+    assert [person["fixations"].shape for person in gaze] == [(3, 2), (5, 2)]
     (tmp_path / "bad.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(300))
     with pytest.raises(SalstreamError, match=r"bad\.mat cannot be read"):
         load_mat(tmp_path / "bad.mat")
@@ -130,9 +144,23 @@ def test_a_table_that_is_no_table_is_refused(tmp_path: Path) -> None:
     table.write_text(good.replace("duration_ms", "length"))
     with pytest.raises(SalstreamError, match="lacks the column duration_ms"):
         find_recordings("remega", tmp_path)
-    table.write_text(good + "a,1,zero,2,3,4\n")
-    with pytest.raises(SalstreamError, match="line 20: expected numbers"):
-        find_recordings("remega", tmp_path)
+    for wrong in ("zero", "nan", "inf"):
+        table.write_text(good + f"a,1,{wrong},2,3,4\n")
+        with pytest.raises(SalstreamError, match="line 20: expected numbers"):
+            find_recordings("remega", tmp_path)
+
+
+def test_scenes_stay_together() -> None:
+    names = ["BasketballDrill", "BasketballDrillText", "RaceHorsesC", "RaceHorsesD", "Vidyo3"]
+    scenes = ["BasketballDrill", "BasketballDrill", "RaceHorses", "RaceHorses", "Vidyo"]
+    assert [scene_of(name) for name in names] == scenes
+    assert scene_of("ParkScene") == "ParkScene"
+    found = [Recording(name, "train", Path(name)) for name in names]
+    for seed in range(20):
+        splits = [r.split for r in seeded_splits(found, lambda r: scene_of(r.name), seed)]
+        assert splits[0] == splits[1]
+        assert splits[2] == splits[3]
+        assert sorted({splits[0], splits[2], splits[4]}) == ["test", "train", "val"]
 
 
 def test_two_recordings_of_one_name_are_refused(tmp_path: Path) -> None:

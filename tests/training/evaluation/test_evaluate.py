@@ -254,6 +254,7 @@ def test_the_command_line(tmp_path: Path) -> None:
         (["--data", "osie"], "NAME=PATH"),
         (["--data", f"dhf1k={tmp_path / 'raw'}"], "nothing of dhf1k"),
         ([*source, "--split", "valid"], "known: train, val, test, all"),
+        ([*source, "--domain", "foo"], "are for checkpoints"),
     ):
         failed = runner.invoke(app, ["evaluate", "unisal-dhf1k", *arguments])
         assert isinstance(failed.exception, UsageError)

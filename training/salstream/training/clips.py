@@ -59,9 +59,9 @@ class Geometry:
             )
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Geometry:
-        """Return the geometry of a recipe's network."""
-        height, width = recipe.clips.size
+    def of(cls, recipe: Recipe, source: str) -> Geometry:
+        """Return the geometry of a recipe's network, for one of its sources."""
+        height, width = recipe.size_of(source)
         if recipe.family == "esan":
             stride = esan.model.MAP_STRIDE
             return cls((height, width), (height // stride, width // stride), letterbox=True)
@@ -144,7 +144,7 @@ class Source:
     _geometry: Geometry = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_geometry", Geometry.of(self.recipe))
+        object.__setattr__(self, "_geometry", Geometry.of(self.recipe, self.name))
 
     @property
     def single(self) -> bool:
@@ -270,7 +270,11 @@ def open_source(
         UsageError: There are no videos, none that can be used, or they were packed for another
             network.
     """
-    Geometry.of(recipe).check(name, dataset)
+    geometry = Geometry.of(recipe, name)
+    geometry.check(name, dataset)
+    if dataset.size != geometry.size:
+        packed, wanted = ("x".join(map(str, size)) for size in (dataset.size, geometry.size))
+        _log.info("%s: packed at %s, trained at %s; each frame is resized", name, packed, wanted)
     videos = dataset.videos(split)
     if not videos:
         raise UsageError(f"{name}: {dataset.folder} has no videos for {split}")

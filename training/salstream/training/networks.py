@@ -32,12 +32,14 @@ class Network:
         build: Makes it, with fresh weights.
         domains: The domains that it has layers of its own for; none if all share them.
         license: Of the published weights, as an SPDX identifier.
+        sizes: Height and width of the input by domain, where each was published with its own.
     """
 
     name: str
     build: Callable[[], nn.Module]
     domains: tuple[str, ...] = ()
     license: str = "unknown"
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def layout(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every entry of its state dict, by name, in order."""
@@ -54,7 +56,13 @@ def _hd2s(name: str) -> Network:
 NETWORKS: Final[dict[str, Network]] = {
     network.name: network
     for network in (
-        Network("unisal", unisal.Unisal, tuple(unisal.DOMAINS), "Apache-2.0"),
+        Network(
+            "unisal",
+            unisal.Unisal,
+            tuple(unisal.DOMAINS),
+            "Apache-2.0",
+            {name: domain.size for name, domain in unisal.DOMAINS.items()},
+        ),
         *(_hd2s(name) for name in hd2s.CONFIGS),
         Network("esan", Esan),
         Network("s3d", S3D),

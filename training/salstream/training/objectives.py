@@ -17,6 +17,8 @@ from salstream.training.losses import domain_loss, esan_loss, multi_level_kld, u
 from salstream.training.recipes.config import Recipe
 from salstream.training.s3d import Backbone, load_kinetics
 
+# Gradient reversal's own part of HD2S-DA, in its state dict.
+CLASSIFIERS: Final = ("featureReduction", "domainClassifier")
 # The name of each family's backbone, in its state dict.
 BACKBONES: Final = {"hd2s": "featureExtractor", "unisal": "cnn", "esan": "base"}
 

@@ -60,7 +60,8 @@ def save_state(
     folder = run / "checkpoints" / f"{progress.iteration:06d}"
     part = folder.with_name(f"{folder.name}.part")
     before = latest(run)
-    tensors = {f"average.{name}": value for name, value in average.items()}
+    tensors = {"iteration": torch.tensor(progress.iteration)}
+    tensors |= {f"average.{name}": value for name, value in average.items()}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
@@ -75,6 +76,9 @@ def save_state(
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
         _sync(folder.parent)
+    except KeyboardInterrupt:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
         intact = f"the state of iteration {int(before.name)} is intact" if before else ""
@@ -100,6 +104,8 @@ def load_state(
         named = dict(model.named_parameters())
         for name, value in tensors.items():
             kind, _, rest = name.partition(".")
+            if kind == "iteration":
+                continue  # there so that a state without any other tensor is a file too
             if kind == "average":
                 average[rest].copy_(value)
             else:

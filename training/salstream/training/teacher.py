@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -64,7 +65,7 @@ class Teacher:
         for result in self._model.stream(pictures, fps=video.fps or 30.0):
             resized = cv2.resize(result.saliency, (width, height))
             maps[result.index] = np.asarray(resized / max(float(resized.max()), 1e-12) * 255)
-        part = path.with_name(f"{path.name}.part")
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")  # processes may make it at once
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with part.open("wb") as file:

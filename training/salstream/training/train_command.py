@@ -70,6 +70,7 @@ def _train(chosen: Any, data: dict[str, Path], run: Path, resume: bool, as_json:
     from rich.progress import TimeRemainingColumn as Remaining
 
     from salstream.training import trainer
+    from salstream.training.states import latest
 
     console = Console(stderr=True)
     columns = (
@@ -87,7 +88,17 @@ def _train(chosen: Any, data: dict[str, Path], run: Path, resume: bool, as_json:
                 told = ", ".join(f"{k.split()[1].upper()} {v:.4f}" for k, v in scores.items())
                 console.print(f"iteration {iteration}: {said}; validation: {told}")
 
-        outcome = trainer.train(chosen, data, run, resume=resume, listener=listen)
+        try:
+            outcome = trainer.train(chosen, data, run, resume=resume, listener=listen)
+        except KeyboardInterrupt:
+            saved = latest(run)
+            kept = (
+                f"iteration {int(saved.name)} is saved, go on with --resume"
+                if saved
+                else ("nothing was saved yet; start anew in another folder")
+            )
+            typer.echo(f"Interrupted: {kept}.", err=True)
+            raise
     if not outcome.writes:
         return
     progress = outcome.progress

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -24,12 +25,20 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
+from salstream.runtime import files
 from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.training import states
 from salstream.training.clips import Batch, Source, open_source
 from salstream.training.data.packed import PackedDataset, PackedVideo, open_packed
 from salstream.training.journal import Journal
-from salstream.training.objectives import build, costs, mixed_costs, parameter_groups, train_mode
+from salstream.training.objectives import (
+    CLASSIFIERS,
+    build,
+    costs,
+    mixed_costs,
+    parameter_groups,
+    train_mode,
+)
 from salstream.training.order import generator, source_of
 from salstream.training.recipes.config import Recipe
 from salstream.training.schedules import learning_rate, reversal_strength
@@ -88,10 +97,13 @@ def train(
     """
     datasets = _datasets(recipe, data)
     fabric = _fabric(recipe)
+    facts = {**recipe.settings(), "data": {k: v.fingerprint() for k, v in datasets.items()}}
     if fabric.global_rank == 0:
-        _claim(run, recipe, resume)
+        _refuse_another(run, facts, resume)
     fabric.barrier()
     trainer = _Trainer(fabric, recipe, datasets, run)
+    if fabric.global_rank == 0 and not resume:
+        files.write_text(run / "recipe.json", json.dumps(facts, indent=1))
     return trainer.run(listener or (lambda iteration, row, total: None))
 
 
@@ -190,11 +202,11 @@ class _Trainer:
         return size * self.recipe.clips.accumulate * (2 if self.target else 1)
 
     def _source(self, iteration: int) -> tuple[Source, int]:
-        """Return the source of an iteration, and the number of its first batch there."""
+        """Return the source of an iteration, and how many iterations it had before."""
         shuffled = self.recipe.clips.mix == "shuffle"
         per_epoch = [source.iterations_per_epoch for source in self.sources]
         chosen, before = source_of(self.recipe.seed, iteration, per_epoch, shuffled)
-        return self.sources[chosen], before * self.recipe.clips.accumulate
+        return self.sources[chosen], before
 
     def _batches(self, reader: ThreadPoolExecutor) -> Iterator[Batch]:
         """Give every batch that is left, in order, each read while the one before is in use."""
@@ -210,13 +222,14 @@ class _Trainer:
 
     def _plan(self) -> Iterator[tuple[Source, int]]:
         """Give source and number of every batch; the target's take turns with the source's."""
-        accumulate = self.recipe.clips.accumulate
+        # With a target one more batch of each, for the classifiers alone.
+        count = self.recipe.clips.accumulate + bool(self.target)
         for iteration in range(self.progress.iteration, self.iterations):
-            source, first = self._source(iteration)
-            for part in range(accumulate):
-                yield source, first + part
+            source, before = self._source(iteration)
+            for part in range(count):
+                yield source, before * count + part
                 if self.target is not None:
-                    yield self.target, iteration * accumulate + part
+                    yield self.target, iteration * count + part
 
     def _iterate(self, iteration: int, batches: Iterator[Batch]) -> dict[str, Any]:
         """Do one step of the optimizer; return what there is to say about it."""
@@ -231,12 +244,14 @@ class _Trainer:
         alternate = self.target is not None and not recipe.mixed
         count = recipe.clips.accumulate * (2 if alternate else 1)
         totals: dict[str, Tensor] = {}
+        seen: list[Batch] = []
         for part in range(count):
             batch = next(batches).to(self.fabric.device)
+            seen.append(batch)
             with self.fabric.no_backward_sync(self.model, enabled=part < count - 1):
                 if self.target is not None and recipe.mixed:
-                    other = next(batches).to(self.fabric.device)
-                    terms = mixed_costs(self.model, recipe, batch, other, reversal)
+                    seen.append(next(batches).to(self.fabric.device))
+                    terms = mixed_costs(self.model, recipe, batch, seen[-1], reversal)
                 else:
                     terms = costs(self.model, recipe, batch, reversal)
                 loss = torch.stack(list(terms.values())).sum() / recipe.clips.accumulate
@@ -246,13 +261,15 @@ class _Trainer:
                 totals[name] = totals.get(name, 0) + value.detach() / recipe.clips.accumulate
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        self._refuse("gradient", norm, iteration, batch)
+        self._refuse("gradient", norm, iteration, *seen)
         if recipe.optimizer.clip:
             torch.nn.utils.clip_grad_value_(self.network.parameters(), recipe.optimizer.clip)
         if iteration // self.per_epoch < recipe.optimizer.backbone_after:
             for parameter in self.optimizer.param_groups[0]["params"]:
                 parameter.grad = None
         self.stepper.step()
+        if self.target is not None:
+            self._train_classifiers(batches)
         self._follow()
         means = {name: float(self._mean(value)) for name, value in totals.items()}
         return {
@@ -265,6 +282,22 @@ class _Trainer:
             "gradient_norm": float(norm),
         }
 
+    def _train_classifiers(self, batches: Iterator[Batch]) -> None:
+        """Update the domain classifiers alone, by one batch of each domain (HD2S, section 4.2)."""
+        self.stepper.zero_grad()
+        source, target = (next(batches).to(self.fabric.device) for _ in range(2))
+        if self.recipe.mixed:
+            loss = mixed_costs(self.model, self.recipe, source, target, 0.0)["domain"]
+            self.fabric.backward(loss)
+        else:
+            for batch in (source, target):
+                with self.fabric.no_backward_sync(self.model, enabled=batch is source):
+                    self.fabric.backward(costs(self.model, self.recipe, batch, 0.0)["domain"])
+        for name, parameter in self.network.named_parameters():
+            if not name.startswith(CLASSIFIERS):
+                parameter.grad = None
+        self.stepper.step()
+
     def _set_learning_rate(self, iteration: int, static: bool) -> float:
         """Set the iteration's learning rates; return that of all but the backbone."""
         settings, epoch = self.recipe.optimizer, iteration // self.per_epoch
@@ -274,17 +307,17 @@ class _Trainer:
         backbone["lr"], rest["lr"] = rate * settings.backbone_rate, rate
         return rate
 
-    def _refuse(self, what: str, value: Tensor, iteration: int, batch: Batch) -> None:
+    def _refuse(self, what: str, value: Tensor, iteration: int, *batches: Batch) -> None:
         """End the run where a number is none any more, before it reaches the weights."""
         value = self._mean(value)
         if torch.isfinite(value):
             return
+        clips = " and ".join(f"{', '.join(batch.names)} of {batch.source}" for batch in batches)
         saved = states.latest(self.folder)
         kept = f"; {saved} is intact" if saved else ""
         raise SalstreamError(
             f"the {what} of iteration {iteration + 1} is {float(value)}, in the batch "
-            f"{', '.join(batch.names)} of {batch.source}: the run stops{kept}; try a lower "
-            "optimizer.learning_rate, or optimizer.clip"
+            f"{clips}: the run stops{kept}; try a lower optimizer.learning_rate, or optimizer.clip"
         )
 
     def _mean(self, value: Tensor) -> Tensor:
@@ -297,10 +330,13 @@ class _Trainer:
         """Move the running average towards the weights."""
         if not self.average:
             return
+        done = self.progress.iteration + 1
+        # Early on a long average would be nothing but the random start.
+        decay = min(self.recipe.average, (1 + done) / (10 + done))
         for name, now in self.network.state_dict().items():
             value = self.average[name]
             if value.is_floating_point():
-                value.lerp_(now, 1 - self.recipe.average)
+                value.lerp_(now, 1 - decay)
             else:
                 value.copy_(now)
 
@@ -313,6 +349,9 @@ class _Trainer:
             self.network.load_state_dict(self.average)
         pictures = self.folder / "pictures" / f"{self.progress.iteration:06d}"
         share = self.validation[self.fabric.global_rank :: self.fabric.world_size]
+        if self.fabric.world_size > 1:
+            for buffer in self.network.buffers():  # each process has seen clips of its own
+                torch.distributed.broadcast(buffer, 0)
         self.network.eval()
         scores = validate(self.network, self.recipe, share, pictures)
         train_mode(self.network, self.recipe)
@@ -335,6 +374,8 @@ class _Trainer:
         return means
 
     def _better(self, value: float) -> bool:
+        if math.isnan(value):
+            return False
         if not self.progress.best_iteration:
             return True
         less = self.recipe.validation.select_by in _LESS_IS_MORE
@@ -353,10 +394,11 @@ class _Trainer:
         clips = self.recipe.clips
         facts = {
             "model": self.recipe.model,
-            "size": "x".join(map(str, clips.size)),
             "clip_length": str(clips.length),
             "iteration": str(self.progress.iteration),
         }
+        if any(clips.size):
+            facts["size"] = "x".join(map(str, clips.size))
         return facts | {f"validation_{name}": f"{value:.6g}" for name, value in scores.items()}
 
 
@@ -421,28 +463,29 @@ def _teacher(recipe: Recipe, dataset: PackedDataset) -> Callable[[PackedVideo], 
     return Teacher(recipe.teacher, dataset.folder / "teachers").maps
 
 
-def _claim(run: Path, recipe: Recipe, resume: bool) -> None:
-    """Write down the recipe of a new run; compare it with that of a resumed one."""
-    path, settings = run / "recipe.json", recipe.settings()
-    if resume:
-        try:
-            before = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{run} holds no run to resume; leave --resume out") from error
-        changed = [key for key in settings if settings[key] != before.get(key)]
-        if changed:
-            key = changed[0]
-            raise UsageError(
-                f"{run} was started with {key}={before.get(key)}, not {settings[key]}; resume it "
-                "as it was, or start another run"
-            )
+def _refuse_another(run: Path, facts: dict[str, Any], resume: bool) -> None:
+    """Refuse a folder that holds a run; to resume, one that holds none or another one."""
+    path = run / "recipe.json"
+    if not resume:
+        if path.exists():
+            raise UsageError(f"{run} holds a run already; add --resume, or give another folder")
         return
-    if path.exists():
-        raise UsageError(f"{run} holds a run already; add --resume, or give another folder")
     try:
-        run.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part")
-        part.write_text(json.dumps(settings, indent=1))
-        part.replace(path)
-    except OSError as error:
-        raise SalstreamError(f"cannot write {run}: {error.strerror}") from error
+        before = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{run} holds no run to resume; leave --resume out") from error
+    for name, value in facts.pop("data").items():
+        if before["data"].get(name) != value:
+            raise UsageError(
+                f"the data called {name} is not what {run} was started with: other videos, splits "
+                "or sizes; resume it with the same data, or start another run"
+            )
+    for key, value in facts.items():
+        if value != before.get(key):
+            longer = (
+                f"; a longer run is a new one: --set start_from={run / states.BEST} --set "
+                f"{key}={value}, in another folder"
+                if key in ("iterations", "epochs")
+                else "; resume it as it was, or start another run"
+            )
+            raise UsageError(f"{run} was started with {key}={before.get(key)}, not {value}{longer}")

@@ -46,7 +46,7 @@ def predict(
         A frame's number and its map, float32, (map height, map width).
     """
     device = next(model.parameters()).device
-    geometry = Geometry.of(recipe)
+    geometry = Geometry.of(recipe, domain)
     film = video.frames
 
     def frames(indices: Sequence[int]) -> Tensor:
@@ -92,11 +92,10 @@ def validate(
     Returns:
         Per video, the means over its frames of every metric; NaN where there was no fixation.
     """
-    geometry = Geometry.of(recipe)
     by_video: list[dict[str, float]] = []
     shown = {v.name for _, v in _spread(videos, recipe.validation.pictures)} if pictures else set()
     for domain, video in videos:
-        truth = video.maps
+        truth, geometry = video.maps, Geometry.of(recipe, domain)
         assert truth is not None
         fixated = np.flatnonzero(video.fixated)
         wanted = fixated[recipe.validation.stride // 2 :: recipe.validation.stride]

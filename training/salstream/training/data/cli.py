@@ -113,21 +113,25 @@ def prepare(
 
 def _print_report(output: Path, report: Report) -> None:
     typer.echo(
-        f"{output}: {report.recordings} recordings, {report.packed} of them packed now "
-        f"({report.frames} frames)"
+        f"{output}: {_count(report.recordings, 'recording')}, {report.packed} of them packed now "
+        f"({_count(report.frames, 'frame')})"
     )
     said = {
-        "short": "videos of less than 16 frames",
-        "unlabelled": "recordings without annotation",
-        "nobody": "labelled frames at which nobody fixated (never a target)",
-        "outside": "fixations outside of their frame, left out",
-        "damaged": "damaged frames, left out",
+        "short": "shorter than 16 frames: ",
+        "unlabelled": "without annotation: ",
+        "nobody": "labelled frames at which nobody fixated (never a target): ",
+        "outside": "fixations outside of their frame, left out: ",
+        "damaged": "damaged frames, left out: ",
     }
     for kind, text in said.items():
         if report.counts[kind]:
-            typer.echo(f"  {report.counts[kind]} {text}")
+            typer.echo(f"  {text}{report.counts[kind]}")
     for reason in report.left_out.values():
         typer.echo(f"  left out: {reason}")
+
+
+def _count(number: int, of: str) -> str:
+    return f"{number} {of}" if number == 1 else f"{number} {of}s"
 
 
 def _print_check(dataset: str, check: Check) -> None:

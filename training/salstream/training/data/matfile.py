@@ -61,7 +61,17 @@ def _plain(file: Any, value: Any) -> Any:
     import h5py
 
     if isinstance(value, h5py.Group):
-        return {name: _plain(file, member) for name, member in _members(value)}
+        members = _members(value)
+        # A field of a struct array is a list of references, like a cell array without its name.
+        if members and all(
+            isinstance(m, h5py.Dataset) and m.dtype == h5py.ref_dtype
+            and "MATLAB_class" not in m.attrs
+            for _, m in members
+        ):  # fmt: skip
+            columns = [[_plain(file, file[r]) for r in m[()].T.ravel()] for _, m in members]
+            names = [name for name, _ in members]
+            return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        return {name: _plain(file, member) for name, member in members}
     if value.attrs.get("MATLAB_empty", 0):
         return np.zeros(0)
     values = np.asarray(value[()])

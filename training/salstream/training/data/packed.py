@@ -12,6 +12,7 @@ A pack is written in FOLDER/parts and moved when it is whole, so what is in pack
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -134,6 +135,11 @@ class PackedDataset:
         packs = sorted((self.folder / "packs").glob("*/pack.json"))
         found = [video for pack in packs for video in _videos_of(pack)]
         return sorted(found, key=lambda video: video.name)
+
+    def fingerprint(self) -> str:
+        """Return what tells this data from other data: videos, splits, lengths, labels, size."""
+        facts = [(v.name, v.split, len(v), v.labelled) for v in self.all_videos]
+        return hashlib.sha256(json.dumps([self.size, facts]).encode()).hexdigest()[:16]
 
     def videos(self, split: str) -> list[PackedVideo]:
         """Return the videos of ``train``, ``val`` or ``test``, or ``all`` of them, by name.

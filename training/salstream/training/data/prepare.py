@@ -26,7 +26,7 @@ from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.runtime.opencv_sources import read_image
 from salstream.runtime.preprocess import placement, prepare
 from salstream.runtime.sources import Frame
-from salstream.runtime.spec import GraphSpec
+from salstream.runtime.spec import FITS, GraphSpec
 from salstream.training.data.packed import SPLITS, PackWriter, read_about, write_dataset
 from salstream.training.data.readers import find_recordings
 from salstream.training.data.recordings import (
@@ -71,6 +71,8 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
+        if self.fit not in FITS:
+            raise UsageError(f"unknown --fit {self.fit!r}; known: {', '.join(FITS)}")
         if self.on_error not in ON_ERROR:
             raise UsageError(f"unknown --on-error {self.on_error!r}; known: {', '.join(ON_ERROR)}")
         if not 0 < self.sigma < 1:
@@ -229,8 +231,11 @@ class _Job:
                     self._add(recording, pack, options, stop)
                     self.packed += 1
                 except (SalstreamError, OSError) as error:
-                    if options.on_error == "fail" or pack.failed:
+                    if pack.failed:
                         raise
+                    if options.on_error == "fail":
+                        message = f"{error}; to go on without it: --on-error skip"
+                        raise SalstreamError(message) from error
                     pack.take_back(self.packed)
                     self.left_out[recording.name] = str(error)
                     logger.warning("left out: %s", error)
@@ -392,15 +397,18 @@ def check_dataset(dataset: str, path: Path) -> Check:
             if wrong := mismatch(recording, count):
                 problems.append(wrong)
         labelled = sum(recording.truth is not None for recording in there)
+        # Published counts are of videos; a shot is not one.
         rows[split] = {
             "expected": found.expected.get(split),
-            "found": len(there),
+            "found": len({found.video_of(recording.name) for recording in there}),
             "labelled": labelled,
             "frames": frames,
             "short": short,
         }
         bare = [recording.name for recording in there if recording.truth is None]
-        if bare and labelled:
+        if there and not labelled:
+            problems.append(f"none of {split} has an annotation")
+        elif bare:
             named = ", ".join(bare[:3]) + (", …" if len(bare) > 3 else "")
             problems.append(f"{len(bare)} of {split} have no annotation: {named}")
     return Check(found.splits, rows, problems)

@@ -126,12 +126,14 @@ class Found:
         splits: Where the splits come from, for people.
         expected: How many recordings the published dataset has in each split; empty: unknown.
         notes: What was missing or left out, one sentence each.
+        video_of: Gives the video that a recording, by its name, is a shot of.
     """
 
     recordings: Sequence[Recording]
     splits: str
     expected: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    video_of: Callable[[str], str] = lambda name: name
 
     @property
     def static(self) -> bool:
@@ -321,19 +323,25 @@ def resized_density(density: NDArray[Any], to: Size) -> NDArray[np.float32]:
     return small / peak if peak > 0 else small
 
 
-def seeded_splits(recordings: Sequence[Recording], seed: int = 0) -> list[Recording]:
-    """Split by recording where a dataset has no splits: 60 % train, 20 % val, 20 % test."""
-    order = np.random.default_rng(seed).permutation(len(recordings))
-    count = len(recordings)
-    test, val = round(0.2 * count), round(0.2 * count)
-    rank = {int(place): turn for turn, place in enumerate(order)}
+def seeded_splits(
+    recordings: Sequence[Recording],
+    group: Callable[[Recording], str] = lambda recording: recording.name,
+    seed: int = 0,
+) -> list[Recording]:
+    """Split where a dataset has no splits: 60 % of the groups train, 20 % val, 20 % test.
 
-    def split(turn: int) -> Split:
-        return "test" if turn < test else "val" if turn < test + val else "train"
-
-    return [
-        replace(recording, split=split(rank[place])) for place, recording in enumerate(recordings)
-    ]
+    Args:
+        recordings: Whatever their split says.
+        group: What a recording belongs to: those of one scene stay together.
+        seed: Of the choice.
+    """
+    groups = list(dict.fromkeys(map(group, recordings)))
+    order = np.random.default_rng(seed).permutation(len(groups))
+    share = round(0.2 * len(groups))
+    splits: dict[str, Split] = dict.fromkeys(groups, "train")
+    splits |= dict.fromkeys((groups[place] for place in order[:share]), "test")
+    splits |= dict.fromkeys((groups[place] for place in order[share : 2 * share]), "val")
+    return [replace(recording, split=splits[group(recording)]) for recording in recordings]
 
 
 def seeded_validation(

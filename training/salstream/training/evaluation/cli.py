@@ -90,6 +90,11 @@ def evaluate(
     name, found, path = data.partition("=")
     if not found or not name or not path:
         raise UsageError(f"--data wants NAME=PATH, such as remega=data/remega; got {data!r}")
+    graphs = [m for m in models if Path(m).suffix.lower() not in _CHECKPOINTS]
+    if (domain or network) and len(graphs) == len(models):
+        raise UsageError(
+            f"--domain and --network are for checkpoints; {graphs[0]} has the one it was made for"
+        )
     scenes = open_scenes(name, Path(path), split, limit, sigma)
     static = all(scene.static for scene in scenes.scored)
     opened = [

@@ -22,7 +22,8 @@ class Clips:
     """How clips are drawn from videos.
 
     Attributes:
-        size: Height and width of the network's input.
+        size: Height and width of the network's input; 0x0: each domain's own, as published
+            (UNISAL).
         length: Frames of a clip, T. An image is a video that stands still, except for UNISAL,
             which takes single images.
         rate: Frames per second of a clip; 0 takes every frame of the video.
@@ -122,7 +123,7 @@ class Recipe:
             even them out before the classifiers see them; otherwise they alternate, as in the
             paper.
         average: Decay of a running average of the weights, which is what is validated and
-            kept as the best; 0 keeps none.
+            kept as the best; it grows towards this in the first iterations. 0 keeps none.
         start_from: Checkpoint that the network, or its backbone alone, starts from.
         teacher: Graph or bundled model whose maps stand in where videos have none.
         save_every: Iterations between two saved states that a run can go on from.
@@ -191,6 +192,14 @@ class Recipe:
                 f"HD2S is trained on clips of {shortest} to {longest} frames, got "
                 f"clips.length={self.clips.length}"
             )
+
+        if not any(self.clips.size) and not network.sizes:
+            raise UsageError(f"{self.model} has no sizes of its domains' own; set clips.size")
+
+    def size_of(self, source: str) -> tuple[int, int]:
+        """Return height and width of the network's input for one of the sources."""
+        size = self.clips.size
+        return size if any(size) else networks.get(self.model).sizes[source]
 
     @property
     def family(self) -> str:

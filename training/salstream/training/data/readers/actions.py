@@ -6,6 +6,7 @@ As distributed for saliency: ``training`` and ``testing``, a folder per video or
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Final
@@ -59,8 +60,10 @@ def _recording(entry: Entry, split: Split) -> Recording:
 def _with_validation(
     recordings: list[Recording], notes: list[str], expected: dict[str, int]
 ) -> Found:
-    splits = "official"
+    splits, expected = "official", dict(expected)
     if not any(recording.split == "val" for recording in recordings):
         recordings = seeded_validation(recordings, lambda recording: video_of(recording.name))
         splits = "official; a seeded tenth of the training videos validates"
-    return Found(recordings, splits, expected, notes)
+        expected["val"] = math.ceil(0.1 * expected["train"])
+        expected["train"] -= expected["val"]
+    return Found(recordings, splits, expected, notes, video_of)

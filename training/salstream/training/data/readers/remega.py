@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from salstream.training.data.readers.layouts import VIDEO_SUFFIXES, child, files_in
@@ -16,6 +17,8 @@ from salstream.training.data.recordings import (
 
 def find(root: Path) -> Found:
     """Find ``videos/NAME.avi`` and ``fixations.csv``; without official splits, seeded ones.
+
+    Recordings of one scene (RaceHorsesC and D, Vidyo1 to 4) stay together.
 
     Columns: video, subject, start_ms, duration_ms, x, y, in the video's own pixels from 0.
     """
@@ -34,4 +37,10 @@ def find(root: Path) -> Found:
     ]
     missing = sorted(set(rows) - {path.stem for path in videos})
     notes = [f"fixations.csv has {name}, but there is no such video" for name in missing]
-    return Found(seeded_splits(recordings), "seeded, by video", notes=notes)
+    splits = seeded_splits(recordings, lambda recording: scene_of(recording.name))
+    return Found(splits, "seeded, by scene", notes=notes)
+
+
+def scene_of(name: str) -> str:
+    """Return what a sequence's name begins with: BasketballDrillText is BasketballDrill again."""
+    return re.sub(r"(Text|(?<=[a-z])[CD]|\d)$", "", name)

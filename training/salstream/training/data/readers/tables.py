@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,7 +38,9 @@ def read_table(path: Path, key: str, columns: Sequence[str]) -> dict[str, NDArra
                 try:
                     values = [float(row[column]) for column in columns]
                 except (TypeError, ValueError):
-                    raise SalstreamError(f"{path}, line {line}: expected numbers") from None
+                    values = [math.nan]
+                if not all(map(math.isfinite, values)):
+                    raise SalstreamError(f"{path}, line {line}: expected numbers")
                 rows.setdefault(row[key], []).append(values)
     except (OSError, UnicodeDecodeError) as error:
         raise SalstreamError(f"{path} cannot be read: {error}") from error
