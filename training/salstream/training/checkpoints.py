@@ -6,7 +6,6 @@ import logging
 import re
 import warnings
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from salstream.runtime import files
 from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.training.weights import sha256_of
 
@@ -72,16 +72,13 @@ def save_state_dict(state: Mapping[str, Tensor], path: Path, metadata: Mapping[s
     Raises:
         SalstreamError: The file cannot be written.
     """
-    part = path.with_name(f"{path.name}.part")
-    tensors = {name: value.contiguous() for name, value in state.items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(save(tensors, dict(metadata)))
-        part.replace(path)
-    except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise SalstreamError(f"cannot write {path}: {error}") from error
+    files.write_bytes(path, serialised(state, metadata))
+
+
+def serialised(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Return tensors as the content of a safetensors file."""
+    plain = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    return save(plain, dict(metadata))
 
 
 def metadata_of(path: Path) -> dict[str, str]:

@@ -20,11 +20,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from salstream.runtime.errors import SalstreamError
-from salstream.training.checkpoints import load_state_dict, metadata_of
+from salstream.training.checkpoints import load_state_dict, metadata_of, serialised
 
 BEST = "best.safetensors"
 
@@ -146,9 +145,8 @@ def save_best(run: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str
 
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write tensors and wait until they are on the disk."""
-    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with path.open("wb") as file:
-        file.write(save(plain, dict(metadata)))
+        file.write(serialised(tensors, metadata))
         file.flush()
         os.fsync(file.fileno())
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from typing import Any, BinaryIO, Final, Literal, Self, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from salstream.runtime import files
 from salstream.runtime.errors import SalstreamError, UsageError
 
 __all__ = ["PackWriter", "PackedDataset", "PackedVideo", "Split", "open_packed", "write_dataset"]
@@ -213,15 +214,7 @@ def write_dataset(
         SalstreamError: It cannot be written.
     """
     facts = {"schema": SCHEMA, "name": name, "size": size, "static": static, "finished": finished}
-    part = folder / "dataset.json.part"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps({**facts, **about}, indent=1))
-        part.replace(folder / "dataset.json")
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise SalstreamError(f"cannot write {folder}: {_why(error)}") from error
+    files.write_text(folder / "dataset.json", json.dumps({**facts, **about}, indent=1))
 
 
 class PackWriter:
@@ -388,6 +381,8 @@ class _ArrayFile:
         try:
             self._file.seek(0)
             self._write_header()
+            self._file.flush()
+            os.fsync(self._file.fileno())  # the pack gets its name next
         finally:
             self._file.close()
 

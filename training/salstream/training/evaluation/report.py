@@ -9,7 +9,6 @@ import io
 import json
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from salstream.runtime.errors import SalstreamError
+from salstream.runtime import files
 from salstream.training.evaluation.evaluate import METRICS, Evaluation, Picture, Result
 
 TITLES: Final = {
@@ -68,7 +67,7 @@ def write_json(evaluation: Evaluation, path: Path) -> None:
     Raises:
         SalstreamError: The file cannot be written.
     """
-    _write(path, json.dumps(as_json(evaluation), indent=1))
+    files.write_text(path, json.dumps(as_json(evaluation), indent=1))
 
 
 def write_csv(evaluation: Evaluation, path: Path) -> None:
@@ -85,7 +84,7 @@ def write_csv(evaluation: Evaluation, path: Path) -> None:
             for frame, values in zip(scene.frames, scene.values, strict=True):
                 cells = ["" if math.isnan(value) else f"{value:.6g}" for value in values]
                 writer.writerow([result.name, scene.scene, scene.split, frame, *cells])
-    _write(path, text.getvalue())
+    files.write_text(path, text.getvalue())
 
 
 def write_html(evaluation: Evaluation, path: Path) -> None:
@@ -110,7 +109,7 @@ def write_html(evaluation: Evaluation, path: Path) -> None:
         _scenes_table(evaluation),
         "</html>",
     ]
-    _write(path, "\n".join(parts))
+    files.write_text(path, "\n".join(parts))
 
 
 _STYLE: Final = (
@@ -243,17 +242,3 @@ def _figure(caption: str, picture: Picture) -> str:
         f'<figure><img alt="{text}" src="data:image/jpeg;base64,{encoded}">'
         f"<figcaption>{text}</figcaption></figure>"
     )
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise SalstreamError(
-            f"cannot write {path}: {(error.strerror or str(error)).lower()}"
-        ) from error
