@@ -76,6 +76,21 @@ def test_one_network_at_a_time_against_pytorch(unisal_checkpoint: Path, tmp_path
     assert "is another network than" in str(done.exception)
 
 
+def test_ratios_to_pytorch_are_never_to_something_else(
+    unisal_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise SalstreamError("out of memory")
+
+    monkeypatch.setattr("salstream.export.bench.PyTorch.graph", fails)
+    done = bench(
+        "unisal-dhf1k", "--backend", "onnxruntime:cpu", "--rounds", "1",
+        "--against", "torch", "--checkpoint", unisal_checkpoint,
+    )  # fmt: skip
+    assert isinstance(done.exception, SalstreamError)
+    assert "the ratios are to PyTorch" in str(done.exception)
+
+
 def test_refusals() -> None:
     cases: list[tuple[list[str], str]] = [
         (["nonesuch"], "unknown model"),

@@ -77,6 +77,8 @@ def bench(
             typer.echo(f"left out: {outcome}", err=True)
     if not scores:
         raise SalstreamError("nothing could be measured; `salstream doctor` says what is missing")
+    if checkpoint is not None and not scores[0].contender.library.startswith("torch"):
+        raise SalstreamError("PyTorch failed, and the ratios are to PyTorch: see above")
     if as_json:
         content = {
             "source": source.name if source else "made-up pictures",
