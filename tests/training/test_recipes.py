@@ -81,8 +81,9 @@ def test_settings_change_what_they_name_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["optimizer.learning_rat=1"], "no key 'optimizer.learning_rat'; did you mean "
+        (["optimizer.learning_rat=1"], r"no key 'optimizer.learning_rat' \(did you mean "
          "'optimizer.learning_rate'"),
+        (["zzz=1"], "no key 'zzz'; --show lists"),
         (["learning_rate=1"], "did you mean 'optimizer.learning_rate'"),
         (["bacth=1"], "did you mean 'clips.batch'"),
         (["iteration=1"], "did you mean 'iterations'"),
@@ -110,5 +111,5 @@ def test_sources_of_a_network_with_domains_are_domains() -> None:
 
 
 def test_an_unknown_recipe_names_the_nearest() -> None:
-    with pytest.raises(UsageError, match="no recipe 'hd2s-ad'; did you mean 'hd2s-da'"):
+    with pytest.raises(UsageError, match=r"no recipe 'hd2s-ad' \(did you mean 'hd2s-da'"):
         recipes.get("hd2s-ad")

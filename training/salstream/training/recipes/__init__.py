@@ -13,7 +13,7 @@ from typing import Final
 from salstream.runtime.errors import UsageError
 from salstream.training.hd2s import CONFIGS
 from salstream.training.recipes import esan, hd2s, unisal
-from salstream.training.recipes.config import Clips, Optimizer, Recipe, Validation, nearest
+from salstream.training.recipes.config import Clips, Optimizer, Recipe, Validation, suggestion
 
 __all__ = ["RECIPES", "Clips", "Optimizer", "Recipe", "Validation", "get"]
 
@@ -59,7 +59,7 @@ def get(name: str) -> Recipe:
     if name not in RECIPES:
         full = [known for known in RECIPES if not known.endswith(("-tiny", "-small"))]
         raise UsageError(
-            f"there is no recipe {name!r}; did you mean {nearest(name, RECIPES)!r}? Known: "
+            f"there is no recipe {name!r}{suggestion(name, RECIPES)}; known: "
             f"{', '.join(full)}, each with -tiny (HD2S's also with -small) behind it"
         )
     return RECIPES[name]()

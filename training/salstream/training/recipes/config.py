@@ -236,7 +236,7 @@ class Recipe:
                 raise UsageError(f"expected --set key=value, got {setting!r}")
             if key not in known:
                 raise UsageError(
-                    f"the recipe has no key {key!r}; did you mean {nearest(key, known)!r}?"
+                    f"the recipe has no key {key!r}{suggestion(key, known)}; --show lists them all"
                 )
             group, _, name = key.rpartition(".")
             owner = getattr(self, group) if group else self
@@ -259,15 +259,15 @@ class Recipe:
         return plain
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the known name that is most like a wrong one."""
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return a question with the known name that is like a wrong one; empty if none is."""
     known = list(known)
     tails = {key.rpartition(".")[2]: key for key in known}
-    for candidates in (known, list(tails)):
-        close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.75)
+    for cutoff, candidates in ((0.75, known), (0.75, list(tails)), (0.5, known)):
+        close = difflib.get_close_matches(name, candidates, n=1, cutoff=cutoff)
         if close:
-            return tails.get(close[0], close[0])
-    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            return f" (did you mean {tails.get(close[0], close[0])!r}?)"
+    return ""
 
 
 _BOOLEANS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
