@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -105,12 +106,13 @@ def test_streamed_maps_equal_pytorch(case: str, exported: Callable[[str], Export
     model = SaliencyModel.open(graph.path)
     assert model.spec.name == case
     windowed = model.spec.window == 16
-    counts = {"hd2s": (16,), "esan": (1, 4, 8)}
+    # Short videos are the same work for every window: one of them does it all.
+    counts = {"hd2s-dsl-dhf1k": (1, 8, 16, 20, 31), "esan": (1, 4, 8)}
     with open_source(clip("bikes.mp4")) as source:
         frames = [
             prepare(frame.image, model.spec) for frame, _ in zip(source, range(31), strict=False)
         ]
-    for count in counts.get(case, (1, 8, 16, 20, 31) if windowed else (8,)):
+    for count in counts.get(case, (17,) if windowed else (8,)):
         stream = model.stream(
             clip("bikes.mp4"), limit=count, phases=graph.deployable.reference_phases
         )
@@ -224,6 +226,7 @@ def test_int8_is_calibrated_and_builds_with_quantized_convolutions(
     assert work > 0.99 * graph.macs
 
 
+@cache
 def _build(path: Path) -> int:
     """Build an engine with `salstream build` and return its size."""
     engine = path.with_suffix(".engine")
