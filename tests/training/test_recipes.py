@@ -83,6 +83,10 @@ def test_settings_change_what_they_name_and_nothing_else() -> None:
     [
         (["optimizer.learning_rat=1"], r"no key 'optimizer.learning_rat' \(did you mean "
          "'optimizer.learning_rate'"),
+        (["iterations=-1"], "cannot be negative"),
+        (["validation.videos=-1"], "cannot be negative"),
+        (["average=2"], "average must lie in 0 to 1"),
+        (["clips.size=0x64"], "clips.size must be"),
         (["zzz=1"], "no key 'zzz'; --show lists"),
         (["learning_rate=1"], "did you mean 'optimizer.learning_rate'"),
         (["bacth=1"], "did you mean 'clips.batch'"),
@@ -103,6 +107,19 @@ def test_settings_change_what_they_name_and_nothing_else() -> None:
 def test_wrong_settings_are_said(settings: list[str], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         recipes.get("hd2s").with_settings(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "said"),
+    [
+        ("esan", "clips.length=7", "multiple of that, got 7"),
+        ("esan", "clips.size=48x64", "multiples of 32"),
+        ("unisal", "clips.size=50x70", "multiples of 32"),
+    ],
+)
+def test_what_a_network_cannot_take_is_said(name: str, setting: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        recipes.get(name).with_settings([setting])
 
 
 def test_sources_of_a_network_with_domains_are_domains() -> None:

@@ -150,11 +150,16 @@ def test_a_table_that_is_no_table_is_refused(tmp_path: Path) -> None:
             find_recordings("remega", tmp_path)
 
 
-def test_scenes_stay_together() -> None:
+def test_scenes_stay_together(tmp_path: Path) -> None:
     names = ["BasketballDrill", "BasketballDrillText", "RaceHorsesC", "RaceHorsesD", "Vidyo3"]
     scenes = ["BasketballDrill", "BasketballDrill", "RaceHorses", "RaceHorses", "Vidyo"]
     assert [scene_of(name) for name in names] == scenes
     assert scene_of("ParkScene") == "ParkScene"
+    trees.remega(tmp_path, videos=5)
+    for number, video in enumerate(sorted((tmp_path / "videos").iterdir())):
+        video.rename(video.with_name(f"clip{number}.avi"))
+    own = find_recordings("folder", tmp_path)  # a user's numbers say nothing of scenes
+    assert {recording.split for recording in own.recordings} == {"train", "val", "test"}
     found = [Recording(name, "train", Path(name)) for name in names]
     for seed in range(20):
         splits = [r.split for r in seeded_splits(found, lambda r: scene_of(r.name), seed)]

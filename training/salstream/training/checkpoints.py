@@ -101,11 +101,10 @@ def trained_on(
 
     Returns:
         Height and width, and frames of HD2S's window; None each where the file does not say,
-        or where it is not the training that decides: UNISAL has a size per domain, and the
-        windows of UNISAL and ESAN-VSP are no clips.
+        as with a size per domain, or where a clip is no window (UNISAL and ESAN-VSP).
     """
     family = model.partition("-")[0]
-    size = re.fullmatch(r"(\d+)x(\d+)", metadata.get("size", "")) if family != "unisal" else None
+    size = re.fullmatch(r"(\d+)x(\d+)", metadata.get("size", ""))
     length = metadata.get("clip_length", "") if family in ("hd2s", "salgradnet") else ""
     return (
         (int(size[1]), int(size[2])) if size else None,

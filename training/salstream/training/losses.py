@@ -2,7 +2,7 @@
 
 Maps are (batch, maps, height, width) unless said otherwise; every loss is a mean over batch
 and maps. A map of the ground truth that is zero everywhere (nobody looked) has no answer and
-adds nothing: with no map left, a loss is 0 and so is its gradient.
+adds 0, and so does its gradient.
 """
 
 from __future__ import annotations
@@ -120,6 +120,9 @@ def _distribution(maps: Tensor) -> Tensor:
 
 
 def _mean(values: Tensor, truth: Tensor) -> Tensor:
-    """Average over the maps whose ground truth is not empty."""
+    """Average; maps whose ground truth is empty count as 0.
+
+    They are counted so that batches shared out in any way add up to the same.
+    """
     there = truth.ne(0).any(dim=-1).any(dim=-1)
-    return (values * there).sum() / there.sum().clamp_min(1)
+    return (values * there).mean()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,14 +78,17 @@ def _train(chosen: Any, data: dict[str, Path], run: Path, resume: bool, as_json:
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining(),
         TextColumn("{task.fields[said]}"),
     )  # fmt: skip
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    # torchrun's other processes keep quiet.
+    first = os.environ.get("RANK", "0") == "0"
+    shown = first and console.is_terminal
+    with Progress(*columns, console=console, disable=not shown) as bar:
         task = bar.add_task(chosen.model, total=chosen.iterations or None, said="")
 
         def listen(iteration: int, row: dict[str, Any], total: int) -> None:
             said = f"loss {row['loss']:.4f}"
             bar.update(task, completed=iteration, total=total, said=said)
             scores = {k: v for k, v in row.items() if k.startswith("validation ")}
-            if scores:
+            if scores and first:
                 told = ", ".join(f"{k.split()[1].upper()} {v:.4f}" for k, v in scores.items())
                 console.print(f"iteration {iteration}: {said}; validation: {told}")
 

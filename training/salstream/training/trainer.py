@@ -159,6 +159,7 @@ class _Trainer:
         saved = states.latest(run)
         if saved is not None:
             self.progress = states.load_state(saved, self.network, self.optimizer, self.average)
+        self._refuse_unlike()
         if fabric.world_size > 1 and fabric.device.type == "cuda":
             self.network = nn.SyncBatchNorm.convert_sync_batchnorm(  # type: ignore[no-untyped-call]
                 self.network
@@ -166,6 +167,18 @@ class _Trainer:
             train_mode(self.network, recipe)
         module: Any = torch.compile(self.network) if recipe.compile else self.network
         self.model, self.stepper = fabric.setup(module, self.optimizer)
+
+    def _refuse_unlike(self) -> None:
+        """Refuse processes that would go on from different states: they would wait for ever."""
+        if self.fabric.world_size == 1:
+            return
+        begins: list[Any] = [None] * self.fabric.world_size
+        torch.distributed.all_gather_object(begins, self.progress.iteration)
+        if len(set(begins)) > 1:
+            raise UsageError(
+                f"the processes see different states in {self.folder} (iterations "
+                f"{', '.join(map(str, begins))}): give all machines one shared folder"
+            )
 
     def run(self, listener: Listener) -> Outcome:
         """Do the iterations that are left."""
@@ -259,17 +272,9 @@ class _Trainer:
                 self.fabric.backward(loss)
             for name, value in terms.items():
                 totals[name] = totals.get(name, 0) + value.detach() / recipe.clips.accumulate
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        self._refuse("gradient", norm, iteration, *seen)
-        if recipe.optimizer.clip:
-            torch.nn.utils.clip_grad_value_(self.network.parameters(), recipe.optimizer.clip)
-        if iteration // self.per_epoch < recipe.optimizer.backbone_after:
-            for parameter in self.optimizer.param_groups[0]["params"]:
-                parameter.grad = None
-        self.stepper.step()
+        norm = self._step(iteration, *seen)
         if self.target is not None:
-            self._train_classifiers(batches)
+            self._train_classifiers(iteration, batches)
         self._follow()
         means = {name: float(self._mean(value)) for name, value in totals.items()}
         return {
@@ -282,7 +287,21 @@ class _Trainer:
             "gradient_norm": float(norm),
         }
 
-    def _train_classifiers(self, batches: Iterator[Batch]) -> None:
+    def _step(self, iteration: int, *batches: Batch) -> Tensor:
+        """Follow the gradients of these batches; return their norm."""
+        settings = self.recipe.optimizer
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self._refuse("gradient", norm, iteration, *batches)
+        if settings.clip:
+            torch.nn.utils.clip_grad_value_(self.network.parameters(), settings.clip)
+        if iteration // self.per_epoch < settings.backbone_after:
+            for parameter in self.optimizer.param_groups[0]["params"]:
+                parameter.grad = None
+        self.stepper.step()
+        return norm
+
+    def _train_classifiers(self, iteration: int, batches: Iterator[Batch]) -> None:
         """Update the domain classifiers alone, by one batch of each domain (HD2S, section 4.2)."""
         self.stepper.zero_grad()
         source, target = (next(batches).to(self.fabric.device) for _ in range(2))
@@ -296,7 +315,7 @@ class _Trainer:
         for name, parameter in self.network.named_parameters():
             if not name.startswith(CLASSIFIERS):
                 parameter.grad = None
-        self.stepper.step()
+        self._step(iteration, source, target)
 
     def _set_learning_rate(self, iteration: int, static: bool) -> float:
         """Set the iteration's learning rates; return that of all but the backbone."""
@@ -313,11 +332,15 @@ class _Trainer:
         if torch.isfinite(value):
             return
         clips = " and ".join(f"{', '.join(batch.names)} of {batch.source}" for batch in batches)
+        raise self._diverged(
+            f"the {what} of iteration {iteration + 1} is {float(value)}, in the batch {clips}"
+        )
+
+    def _diverged(self, what: str) -> SalstreamError:
         saved = states.latest(self.folder)
         kept = f"; {saved} is intact" if saved else ""
-        raise SalstreamError(
-            f"the {what} of iteration {iteration + 1} is {float(value)}, in the batch "
-            f"{clips}: the run stops{kept}; try a lower optimizer.learning_rate, or optimizer.clip"
+        return SalstreamError(
+            f"{what}: the run stops{kept}; try a lower optimizer.learning_rate, or optimizer.clip"
         )
 
     def _mean(self, value: Tensor) -> Tensor:
@@ -353,7 +376,12 @@ class _Trainer:
             for buffer in self.network.buffers():  # each process has seen clips of its own
                 torch.distributed.broadcast(buffer, 0)
         self.network.eval()
-        scores = validate(self.network, self.recipe, share, pictures)
+        try:
+            scores = validate(self.network, self.recipe, share, pictures)
+        except UsageError as error:  # the metrics', of maps that are not finite
+            raise self._diverged(
+                f"after iteration {self.progress.iteration} the network gives no maps ({error})"
+            ) from error
         train_mode(self.network, self.recipe)
         if self.fabric.world_size > 1:
             everyone: list[Any] = [None] * self.fabric.world_size
@@ -382,6 +410,10 @@ class _Trainer:
         return value < self.progress.best if less else value > self.progress.best
 
     def _save(self) -> None:
+        if not all(bool(value.isfinite().all()) for value in self.network.state_dict().values()):
+            raise self._diverged(
+                f"the weights after iteration {self.progress.iteration} are not finite"
+            )
         if self._first:
             states.save_state(
                 self.folder, self.network, self.optimizer, self.average, self.progress,

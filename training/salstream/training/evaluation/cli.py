@@ -98,7 +98,8 @@ def evaluate(
     scenes = open_scenes(name, Path(path), split, limit, sigma)
     static = all(scene.static for scene in scenes.scored)
     opened = [
-        _open(model, static, backend, threads, network=network, domain=domain) for model in models
+        _open(model, shown, static, backend, threads, network=network, domain=domain)
+        for model, shown in zip(models, _names(models), strict=True)
     ]
     entrants: list[Entrant] = [*opened]
     if baselines:
@@ -133,8 +134,18 @@ def evaluate(
         report.write_html(evaluation, html_file)
 
 
+def _names(models: list[str]) -> list[str]:
+    """Return what to call each: the file's name, with its folder's where two are the same."""
+    names = [Path(model).name for model in models]
+    if len(set(names)) == len(names):
+        return names
+    longer = [str(Path(*Path(model).parts[-2:])) for model in models]
+    return longer if len(set(longer)) == len(longer) else models
+
+
 def _open(
     model: str,
+    name: str,
     static: bool,
     backend: str | None,
     threads: int | None,
@@ -150,8 +161,8 @@ def _open(
         from salstream.training.evaluation.checkpoint import open_checkpoint
 
         opened = open_checkpoint(path, static=static, network=network, domain=domain)
-        return Model(f"{path.name} (PyTorch)", opened)
-    return Model(path.name, SaliencyModel.open(model, backend=backend, threads=threads))
+        return Model(f"{name} (PyTorch)", opened)
+    return Model(name, SaliencyModel.open(model, backend=backend, threads=threads))
 
 
 def _baselines(scenes: Scenes) -> Iterator[Entrant]:

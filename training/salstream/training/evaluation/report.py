@@ -37,7 +37,7 @@ _Stats = NDArray[np.float64]
 def print_table(evaluation: Evaluation, console: Console) -> None:
     """Print the means and their 95 % intervals."""
     table = Table(box=None, padding=(0, 1, 0, 0))  # 80 columns are enough
-    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")
     for title in TITLES.values():
         table.add_column(title, justify="right", no_wrap=True)
     for result in evaluation.results:

@@ -15,6 +15,8 @@ _DROPOUT = 0.5
 
 def reverse_gradient(x: Tensor, strength: float) -> Tensor:
     """Return ``x``; on the way back its gradient is multiplied by ``-strength``."""
+    if strength == 0:
+        return x.detach()  # nothing is passed on, so nothing need be computed
     reversed_: Tensor = _Reversal.apply(x, strength)  # type: ignore[no-untyped-call]
     return reversed_
 

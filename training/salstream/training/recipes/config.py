@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Final, Literal, Self, get_args, get_origin, get_type_hints
 
 from salstream.runtime.errors import UsageError
-from salstream.training import networks
+from salstream.training import esan, networks, unisal
 from salstream.training.hd2s.config import CLIP_LENGTHS
 
 # HD2S can make a map of 5 frames, but below 8 PyTorch 2.13 on a CPU gets the gradient of the
@@ -174,6 +174,11 @@ class Recipe:
             )
         if bool(self.iterations) == bool(self.epochs):
             raise UsageError("a recipe has either iterations or epochs; set the other one to 0")
+        if min(self.iterations, self.epochs, self.validation.videos, self.validation.pictures) < 0:
+            raise UsageError("iterations, epochs and counts of the validation cannot be negative")
+        for key, share in {"clips.flip": self.clips.flip, "average": self.average}.items():
+            if not 0 <= share <= 1:
+                raise UsageError(f"{key} must lie in 0 to 1, got {share}")
         counts = {
             "clips.batch": self.clips.batch,
             "clips.length": self.clips.length,
@@ -186,15 +191,31 @@ class Recipe:
             if value < 1:
                 raise UsageError(f"{key} must be at least 1, got {value}")
 
+        self._check_clips()
+        if not any(self.clips.size) and not network.sizes:
+            raise UsageError(f"{self.model} has no sizes of its domains' own; set clips.size")
+
+    def _check_clips(self) -> None:
+        """Refuse lengths and sizes that the network cannot take."""
         if self.family == "hd2s" and self.clips.length not in _HD2S_LENGTHS:
             shortest, longest = _HD2S_LENGTHS[0], _HD2S_LENGTHS[-1]
             raise UsageError(
                 f"HD2S is trained on clips of {shortest} to {longest} frames, got "
                 f"clips.length={self.clips.length}"
             )
-
-        if not any(self.clips.size) and not network.sizes:
-            raise UsageError(f"{self.model} has no sizes of its domains' own; set clips.size")
+        if self.family == "esan" and self.clips.length % esan.WINDOW:
+            raise UsageError(
+                f"ESAN-VSP is trained on groups of {esan.WINDOW} frames, so clips.length must be a "
+                f"multiple of that, got {self.clips.length}"
+            )
+        multiples = {"unisal": unisal.SIZE_MULTIPLE, "esan": esan.SIZE_MULTIPLE}
+        multiple = multiples.get(self.family, 1)  # HD2S's depends on its levels, and it says so
+        if (
+            any(side % multiple for side in self.clips.size)
+            or min(self.clips.size) < 0
+            or (0 in self.clips.size and any(self.clips.size))
+        ):
+            raise UsageError(f"clips.size must be multiples of {multiple} for {self.model}")
 
     def size_of(self, source: str) -> tuple[int, int]:
         """Return height and width of the network's input for one of the sources."""

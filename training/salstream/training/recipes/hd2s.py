@@ -44,7 +44,6 @@ def small(recipe: Recipe) -> Recipe:
     return replace(
         recipe,
         clips=replace(recipe.clips, size=(64, 96), length=8, batch=4, accumulate=1),
-        optimizer=replace(recipe.optimizer, learning_rate=1e-3),
         validation=replace(recipe.validation, every=50, stride=50),
         iterations=150,
         norm_momentum=0.1,

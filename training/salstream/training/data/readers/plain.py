@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -40,7 +41,10 @@ def find(root: Path) -> Found:
     """
     if child(root, "fixations.csv").is_file():
         videos = files_in(child(root, "videos", "video"), VIDEO_SUFFIXES)
-        return remega.find(root) if videos else osie.find(root)
+        if not videos:
+            return osie.find(root)
+        found = remega.find(root)
+        return replace(found, recordings=seeded_splits(found.recordings), splits="seeded, by video")
     entries = videos_in(root)
     if entries:
         recordings = [
