@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPMessage
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -13,6 +16,7 @@ from numpy.typing import NDArray
 
 from salstream.runtime import Result
 from salstream.runtime.live.camera import Camera, State
+from salstream.runtime.serve import Server, serve
 
 
 def moving(
@@ -88,3 +92,39 @@ def playing(*players: Player) -> Iterator[None]:
     finally:
         for player in players:
             player.stop()
+
+
+def ask(
+    server: Server,
+    path: str,
+    headers: Mapping[str, str] | None = None,
+    method: str = "GET",
+    body: str | None = None,
+) -> tuple[int, HTTPMessage, bytes]:
+    """Return status, headers and body of an answer; the path is sent as it is."""
+    place = urlsplit(server.url)
+    connection = HTTPConnection(place.hostname or "", place.port or 0, timeout=10)
+    try:
+        connection.request(method, path, body, dict(headers or {}))
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+    finally:
+        connection.close()
+
+
+def say(server: Server, request: bytes, timeout_s: float = 10.0) -> bytes:
+    """Send bytes and return all that comes back until the server closes, or for so long."""
+    place = urlsplit(server.url)
+    came = b""
+    with socket.create_connection((place.hostname or "", place.port or 0), timeout_s) as link:
+        with suppress(OSError):
+            link.sendall(request)
+        with suppress(OSError):
+            while some := link.recv(65536):
+                came += some
+    return came
+
+
+def show(*cameras: Camera, token: str | None = None) -> Server:
+    """Serve on a free port of this machine."""
+    return serve(cameras, "127.0.0.1:0", token=token)

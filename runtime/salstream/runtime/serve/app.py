@@ -153,7 +153,7 @@ class Page:
         number, shown = 0, View()
         async for message in socket:
             try:
-                view = View.of(dict(parse_qsl(str(message.data), max_num_fields=8)))
+                view = View.of(dict(parse_qsl(str(message.data), keep_blank_values=True)))
                 self._check(feed, view)
                 number = number if view == shown else 0
                 shown = view
@@ -161,7 +161,7 @@ class Page:
                     number, picture = await feed.made(number, view, partial(jpeg, view=view))
             except TimeoutError:
                 picture = b""
-            except (UsageError, ValueError) as error:
+            except UsageError as error:
                 await socket.close(code=1008, message=str(error).encode()[:120])
                 break
             async with _prompt(request):

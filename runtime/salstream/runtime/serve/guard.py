@@ -59,7 +59,8 @@ class Guard:
         request[_BEGUN] = True
         response.headers.update(_HEADERS)
         if request.get(_FRESH, False):
-            response.set_cookie(self._cookie, self._proof, httponly=True, samesite="Strict")
+            cookie = f"{self._cookie}={self._proof}; Path=/; HttpOnly; SameSite=Strict"
+            response.headers.add("Set-Cookie", cookie)
 
     async def enter(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Answer a request, or say in one sentence why not."""
@@ -82,7 +83,7 @@ class Guard:
             return refuse(403, "this page answers to localhost only; give it a token")
         # WebSockets are open to every site, unless the server looks.
         origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and origin.lower().partition("://")[2] != host.lower():
             return refuse(403, "this page does not answer to other sites")
         return None
 
@@ -107,7 +108,7 @@ class Guard:
 
     async def _log_in(self, request: web.Request) -> web.StreamResponse:
         async with asyncio.timeout(_BODY_S):
-            fields = parse_qs((await request.read()).decode(errors="replace"), max_num_fields=4)
+            fields = parse_qs((await request.read()).decode(errors="replace"))
         if not self._right(fields.get("token", [""])[0].strip()):
             return self._ask(request, "This token is not the right one.")
         request[_FRESH] = True
@@ -127,9 +128,27 @@ class Guard:
         return answer
 
 
+class Connection(web.RequestHandler):
+    """Says what cannot be read as HTTP, without repeating it, to the client or in the log."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what the parser refused; the rest is not expected, and logged."""
+        if status != 400 or request.writer.output_size:
+            return super().handle_error(request, status, exc, message)
+        answer = refuse(status, "this cannot be read as an HTTP request")
+        answer.force_close()
+        return answer
+
+
 def refuse(status: int, sentence: str, headers: dict[str, str] | None = None) -> web.Response:
     """Return an error as JSON."""
-    return web.json_response({"error": sentence}, status=status, headers=headers)
+    return web.json_response({"error": sentence}, status=status, headers=_HEADERS | (headers or {}))
 
 
 def _explained(request: web.Request, error: Exception) -> web.Response:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import logging
 import re
 import socket
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from salstream.runtime.errors import SalstreamError, UsageError
@@ -25,7 +25,7 @@ SHORTEST_TOKEN: Final = 16
 _MOST_REFUSALS: Final = 64  # connections that may wait for their 503 at once
 _SEND_BUFFER: Final = 128 * 1024  # a reader that is slow is at most this far behind
 _SILENCE_S: Final = 15.0  # a connection on which nobody asks is closed
-_SHUTDOWN_S: Final = 0.2
+_SHUTDOWN_S: Final = 0.1
 _TOO_MANY: Final = b'{"error": "too many clients; try again in a moment"}'
 _REFUSAL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 10\r\n"
@@ -100,9 +100,8 @@ class Server:
     async def _serve(self, started: Future[asyncio.AbstractEventLoop]) -> None:
         from aiohttp import web
 
-        # What cannot be read as HTTP is the client's business; the log is not for them to fill.
-        quiet = logging.getLogger("salstream.serve.http")
-        quiet.setLevel(logging.CRITICAL)
+        from salstream.runtime.serve.guard import Connection
+
         limits: dict[str, Any] = {
             "max_line_size": 4096,
             "max_field_size": 4096,
@@ -110,14 +109,10 @@ class Server:
             "read_bufsize": 64 * 1024,
             "keepalive_timeout": _SILENCE_S,
             "lingering_time": 1.0,
+            "access_log": None,
         }
         runner = web.AppRunner(
-            self._make(),
-            handler_cancellation=True,
-            shutdown_timeout=_SHUTDOWN_S,
-            access_log=None,
-            logger=quiet,
-            **limits,
+            self._make(), handler_cancellation=True, shutdown_timeout=_SHUTDOWN_S
         )
         loop = asyncio.get_running_loop()
         try:
@@ -127,8 +122,9 @@ class Server:
             refusals: set[_Refusal] = set()
 
             def connection() -> asyncio.Protocol:
-                crowded = len(handlers.connections) >= MOST_CLIENTS
-                return _Refusal(refusals) if crowded else handlers()
+                if len(handlers.connections) >= MOST_CLIENTS:
+                    return _Refusal(refusals)
+                return Connection(handlers, loop=loop, **limits)
 
             listening = await loop.create_server(connection, sock=self._listener, backlog=256)
         except BaseException as error:
@@ -136,6 +132,9 @@ class Server:
             raise
         started.set_result(loop)
         await self._end.wait()
+        with suppress(NotImplementedError):  # who was accepted just now is let in, to be cut off
+            loop.remove_reader(self._listener)
+            await asyncio.sleep(0.01)
         listening.close()
         await runner.cleanup()
 
