@@ -22,7 +22,6 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
-from watching import Player, ask, moving, playing, say, show
 
 from clips import number_image, read_number
 from salstream.runtime import Result, SalstreamError, UsageError
@@ -31,6 +30,7 @@ from salstream.runtime.overlay import COLORMAPS
 from salstream.runtime.serve import app, serve, server
 from salstream.runtime.serve.feed import Feed
 from salstream.runtime.serve.pictures import View, draw, jpeg
+from watching import Player, ask, moving, playing, say, show
 
 MOVING = [moving(index) for index in range(30)]
 

@@ -83,7 +83,8 @@ class Guard:
             return refuse(403, "this page answers to localhost only; give it a token")
         # WebSockets are open to every site, unless the server looks.
         origin = request.headers.get("Origin")
-        if origin is not None and origin.lower().partition("://")[2] != host.lower():
+        own = origin is None or origin.lower().partition("://")[2] == host.lower()
+        if not own and "Upgrade" in request.headers:
             return refuse(403, "this page does not answer to other sites")
         return None
 
@@ -139,7 +140,9 @@ class Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what the parser refused; the rest is not expected, and logged."""
-        if status != 400 or request.writer.output_size:
+        if request.writer.output_size:
+            raise ConnectionResetError from exc  # the client left, or `enter` has said why
+        if status != 400:
             return super().handle_error(request, status, exc, message)
         answer = refuse(status, "this cannot be read as an HTTP request")
         answer.force_close()
