@@ -15,6 +15,7 @@ from typing import Final
 from urllib.parse import parse_qsl, quote
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from salstream.runtime.errors import SalstreamError, UsageError
@@ -34,6 +35,7 @@ _ASSETS: Final = {
     "/chart.js": ("chart.js", "text/javascript"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
+MOST_WATCHERS: Final = 256  # fewer than connections: probes and lists always find a place
 _WELL: Final = (State.LIVE, State.ENDED)
 _MAKERS: Final = 2
 _SAMPLE_S: Final = 1.0
@@ -62,10 +64,10 @@ def application(
         "/healthz": page.health,
         "/metrics": page.metrics,
         "/api/cameras": page.cameras,
-        f"{camera}/stream": page.stream,
-        f"{camera}/pictures": page.pictures,
+        f"{camera}/stream": page.counted(page.stream),
+        f"{camera}/pictures": page.counted(page.pictures),
         f"{camera}/snapshot.png": page.snapshot,
-        f"{camera}/points": page.points,
+        f"{camera}/points": page.counted(page.points),
     }.items():
         app.router.add_get(path, handler, allow_head=False)
     for path, (name, kind) in _ASSETS.items():
@@ -83,6 +85,7 @@ class Page:
         self._waiters = ThreadPoolExecutor(len(cameras), "salstream-page-wait")
         self._makers = ThreadPoolExecutor(_MAKERS, "salstream-page-make", step_back)
         self._feeds = {c.name: Feed(c, self._waiters, self._makers) for c in cameras}
+        self._watchers = 0
         self._listing = b""
         self._listed = float("-inf")
         self._registry = metrics.registry(cameras)
@@ -94,6 +97,20 @@ class Page:
         sampling.cancel()
         self._waiters.shutdown(cancel_futures=True)
         self._makers.shutdown(wait=False, cancel_futures=True)
+
+    def counted(self, handler: Handler) -> Handler:
+        """Return a handler that refuses when too many are watching already."""
+
+        async def watch(request: web.Request) -> web.StreamResponse:
+            if self._watchers >= MOST_WATCHERS:
+                raise web.HTTPServiceUnavailable(text="too many are watching; try again later")
+            self._watchers += 1
+            try:
+                return await handler(request)
+            finally:
+                self._watchers -= 1
+
+        return watch
 
     async def alive(self, request: web.Request) -> web.Response:
         """Say that the process answers, whatever its cameras do."""

@@ -51,7 +51,7 @@ class Guard:
     def __init__(self, token: str | None, port: int, form: str) -> None:
         self._token = token
         self._cookie = f"salstream-{port}"
-        self._proof = hmac.digest((token or "").encode(), b"salstream page", "sha256").hex()
+        self._proof = hmac.digest(_bytes(token or ""), b"salstream page", "sha256").hex()
         self._form = form
 
     async def sign(self, request: web.Request, response: web.StreamResponse) -> None:

@@ -19,7 +19,7 @@ from salstream.runtime.results import Result
 if TYPE_CHECKING:
     from aiohttp import web
 
-MOST_CLIENTS: Final = 256
+MOST_CLIENTS: Final = 400
 SHORTEST_TOKEN: Final = 16
 
 _MOST_REFUSALS: Final = 64  # connections that may wait for their 503 at once
@@ -100,6 +100,7 @@ class Server:
     async def _serve(self, started: Future[asyncio.AbstractEventLoop]) -> None:
         from aiohttp import web
 
+        from salstream.runtime.serve.feed import step_back
         from salstream.runtime.serve.guard import Connection
 
         limits: dict[str, Any] = {
@@ -115,6 +116,7 @@ class Server:
             self._make(), handler_cancellation=True, shutdown_timeout=_SHUTDOWN_S
         )
         loop = asyncio.get_running_loop()
+        step_back()
         try:
             await runner.setup()
             handlers = runner.server
@@ -187,8 +189,8 @@ def _listen(address: str, token: str | None) -> socket.socket:
                 "give one, or serve on 127.0.0.1"
             )
         listener = socket.create_server(place[:2], family=family, backlog=256)
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, UnicodeError) as error:  # the latter for what can be no host's name
+        reason = getattr(error, "strerror", None) or str(error)
         raise SalstreamError(f"cannot serve on {address}: {reason}; choose another") from error
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)  # clients inherit it
     return listener
