@@ -31,7 +31,7 @@ from salstream.runtime.overlay import COLORMAPS
 from salstream.runtime.serve import app, serve, server
 from salstream.runtime.serve.feed import Feed
 from salstream.runtime.serve.pictures import View, draw, jpeg
-from watching import Player, ask, moving, playing, say, show
+from watching import Player, ask, moving, playing, show
 
 MOVING = [moving(index) for index in range(30)]
 
@@ -453,7 +453,7 @@ import aiohttp
 async def one(session, address, begin):
     pictures, first = 0, None
     async with session.get(address) as answer:
-        while time.monotonic() - begin < 4:
+        while time.monotonic() - begin < 3:
             while not (line := await answer.content.readline()).startswith(b"Content-Length"):
                 assert line
             await answer.content.readexactly(2 + int(line.split(b":")[1]))
@@ -489,14 +489,14 @@ def test_200_clients_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(
             f"\n200 clients, 2 cameras at 10 fps: first picture after {max(first):.2f} s at most, "
-            f"{np.median(came) / 4:.1f} pictures a second each; the cameras' period "
+            f"{np.median(came) / 3:.1f} pictures a second each; the cameras' period "
             f"{np.median(alone) * 1e3:.1f} ms alone (p99 {np.percentile(alone, 99) * 1e3:.1f}), "
             f"{np.median(crowded) * 1e3:.1f} ms with them "
             f"(p99 {np.percentile(crowded, 99) * 1e3:.1f}); memory +{grown:.0f} MB"
         )
     assert len(came) == 200
     assert min(came) > 1
-    assert len(crowded) > 40, "the cameras were held up: they have 80 results in this time"
+    assert len(crowded) > 30, "the cameras were held up: they have 60 results in this time"
     assert grown < 200
 
 
@@ -643,7 +643,9 @@ def test_close_ends_it_within_a_second(still: Camera, capsys: pytest.CaptureFixt
             while link.read(65536):
                 pass
         link.close()
-    assert not [t.name for t in threading.enumerate() if t.name.startswith("salstream-page")]
+    while [t for t in threading.enumerate() if t.name.startswith("salstream-page")]:
+        assert time.monotonic() - begin < 3, "a thread is left"
+        time.sleep(0.01)
     with pytest.raises(ConnectionRefusedError):
         ask(page, "/livez")
 
@@ -659,9 +661,12 @@ def test_nothing_is_left_over(still: Camera) -> None:
     for _ in range(5):
         with closing(show(still)) as page:
             ask(page, "/api/cameras/door/snapshot.png")
-            say(page, b"GET /api/cameras/door/stream HTTP/1.1\r\nHost: localhost\r\n\r\n", 0.1)
-    time.sleep(0.1)
-    assert left() == before
+            with closing(viewer(page)) as link:
+                next_picture(link)
+    end = time.monotonic() + 3
+    while left() != before:
+        assert time.monotonic() < end, (left(), before)
+        time.sleep(0.01)
 
 
 def test_the_same_port_can_be_served_again_at_once(still: Camera) -> None:

@@ -30,7 +30,11 @@ from selenium.webdriver.support.select import Select  # noqa: E402
 SHOTS = Path(__file__).resolve().parents[2] / ".cache" / "screenshots"
 TOKEN = "correct-horse-battery"
 AWKWARD = "<b>yard</b> & 100 %/2"
-WAIT_S = 8.0
+WAIT_S = 10.0
+_CARD = (
+    "const card = [...document.querySelectorAll('.camera')]"
+    ".find((each) => each.querySelector('h2').textContent === arguments[0]);"
+)
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +44,9 @@ class Page:
 
     def __init__(self, driver: Any) -> None:
         self.driver = driver
+        driver.get("about:blank")  # what the page before has to say is not for this one
+        self.console()
+        self.emulate()
 
     def open(self, url: str) -> None:
         self.driver.get(url)
@@ -52,22 +59,20 @@ class Page:
         return cast("WebElement", self.driver.find_element(By.CSS_SELECTOR, selector))
 
     def card(self, name: str) -> WebElement:
-        (card,) = [c for c in self.all(".camera") if self.text(c, "h2") == name]
-        return card
+        return cast("WebElement", self.driver.execute_script(f"{_CARD} return card", name))
 
     def text(self, card: WebElement, selector: str) -> str:
-        element = card.find_element(By.CSS_SELECTOR, selector)
-        return str(self.driver.execute_script("return arguments[0].textContent", element))
+        script = "return arguments[0].querySelector(arguments[1]).textContent"
+        return str(self.driver.execute_script(script, card, selector))
 
     def state(self, name: str) -> str | None:
-        cards = [c for c in self.all(".camera") if self.text(c, "h2") == name]
-        return cards[0].get_attribute("data-state") if cards else None
+        state: str | None = self.driver.execute_script(f"{_CARD} return card?.dataset.state", name)
+        return state
 
     def canvas(self, name: str) -> NDArray[np.uint8]:
         """Return what a camera's canvas holds, BGR."""
-        url = self.driver.execute_script(
-            "return arguments[0].querySelector('canvas').toDataURL()", self.card(name)
-        )
+        script = f"{_CARD} return card.querySelector('canvas').toDataURL()"
+        url = self.driver.execute_script(script, name)
         content = np.frombuffer(b64decode(url.partition(",")[2]), np.uint8)
         return np.asarray(cv2.imdecode(content, cv2.IMREAD_COLOR), np.uint8)
 
@@ -159,9 +164,8 @@ def page(
     """The page as it is at first, with nothing on the console or in the log at the end."""
     cameras["loading bay"].enter(State.RECONNECTING, "the camera closed the connection; try 3")
     opened = Page(driver)
-    opened.emulate()
-    opened.open(server.url)
-    driver.execute_script("localStorage.clear()")
+    forgotten = {"origin": server.url, "storageTypes": "local_storage"}
+    driver.execute_cdp_cmd("Storage.clearDataForOrigin", forgotten)
     opened.open(server.url)
     opened.until(lambda: opened.canvas("entrance").shape == (360, 640, 3), "a picture")
     caplog.clear()
@@ -185,7 +189,7 @@ def test_pictures_and_numbers_move(page: Page) -> None:
         lines.append(page.one("polyline.p50").get_attribute("points"))
     counts = [int(number.replace(",", "")) for number in numbers]
     assert counts == sorted(set(counts))
-    assert 8 < float(page.text(entrance, "[data-of=fps]")) < 14
+    page.until(lambda: 9 < float(page.text(entrance, "[data-of=fps]")) < 14, "its rate")
     assert 30 <= int(page.text(entrance, "[data-of=p50]")) <= 80
     assert int(page.text(entrance, "[data-of=p99]")) >= int(page.text(entrance, "[data-of=p50]"))
     assert len(set(lines)) > 1
@@ -227,24 +231,19 @@ def test_each_view_and_colour_can_be_chosen(page: Page) -> None:
     page.until(lambda: shown().shape == (360, 640, 3), "a camera without them shows the overlay")
     page.screenshot("conspicuity")
 
+    def white() -> int:
+        """Return how much is as white as the ball is where no map colours it."""
+        return int((shown() > 215).all(axis=2).sum())
+
     choose("overlay")
+    colours.select_by_visible_text("turbo")
     slider = page.one("[name=opacity]")
     slider.send_keys(Keys.HOME)
     assert page.one("output").text == "0 %"
-    expected = moving(0, (360, 640)).frame[:, :40].mean(axis=(0, 1))
-    page.until(
-        lambda: (
-            shown().shape == (360, 640, 3)
-            and np.abs(shown()[:20, :40].mean(axis=(0, 1)) - expected).max() < 60
-        )
-    )
-    clear = shown()
+    page.until(lambda: white() > 3000, "the ball itself")
     slider.send_keys(Keys.END)
     assert page.one("output").text == "100 %"
-    page.until(lambda: np.abs(shown().max(axis=2).astype(int).max() - 255) < 40)
-    bright = (clear > 215).all(axis=2).sum()
-    assert bright > 1000, "the white ball, untouched"
-    page.until(lambda: (shown() > 215).all(axis=2).sum() < bright / 4, "the ball under its map")
+    page.until(lambda: white() < 500, "the ball under its map")
 
 
 def test_what_was_chosen_is_remembered(page: Page, server: Server) -> None:
@@ -423,7 +422,6 @@ def test_the_page_recovers_when_the_server_comes_back(
 ) -> None:
     entrance = cameras["entrance"]
     page = Page(driver)
-    page.emulate()
     first = show(entrance, cameras["roof"])
     page.open(first.url)
     page.until(lambda: page.canvas("entrance").shape == (360, 640, 3))
@@ -448,7 +446,7 @@ def test_the_token_is_asked_for_once(driver: Any, cameras: dict[str, Camera]) ->
         driver.get(closed.url)
         page.screenshot("token")
         page.one("[name=token]").send_keys("wrong", Keys.ENTER)
-        page.until(lambda: "not the right one" in page.one(".wrong").text)
+        page.until(lambda: "not the right one" in driver.page_source)
         page.one("[name=token]").send_keys(TOKEN, Keys.ENTER)
         page.until(lambda: page.state("entrance") == "live")
         page.until(lambda: page.canvas("entrance").shape == (360, 640, 3), "also the WebSocket")

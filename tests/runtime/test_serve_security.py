@@ -22,10 +22,12 @@ from salstream.runtime.serve import Server, serve
 from watching import ask, moving, say, show
 
 TOKEN = "correct-horse-battery"
-UPGRADE = (
-    "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-    "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
-)
+UPGRADE = {
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg==",
+}
 EVERYTHING = (
     *("/", "/page.css", "/page.js", "/camera.js", "/chart.js", "/icon.svg"),
     *("/livez", "/healthz", "/metrics", "/api/cameras", "/api/cameras/door/snapshot.png"),
@@ -220,9 +222,8 @@ def test_a_request_without_a_host_is_refused(page: Server) -> None:
 @pytest.mark.parametrize("what", ["pictures", "points"])
 def test_other_sites_get_no_websocket(page: Server, what: str, origin: str) -> None:
     """A browser asks no permission for them, so the server has to look."""
-    headers = f"Host: {urlsplit(page.url).netloc}\r\nOrigin: {origin}\r\n{UPGRADE}"
-    answer = say(page, f"GET /api/cameras/door/{what} HTTP/1.1\r\n{headers}\r\n".encode(), 0.3)
-    assert status_of(answer) == 403
+    path = f"/api/cameras/door/{what}"
+    assert ask(page, path, UPGRADE | {"Origin": origin})[0] == 403
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "HEAD"])
@@ -272,8 +273,8 @@ def test_a_long_body_is_not_read(closed: Server) -> None:
 
 
 def test_a_long_message_ends_its_websocket(page: Server) -> None:
-    host = urlsplit(page.url).netloc
-    hello = f"GET /api/cameras/door/pictures HTTP/1.1\r\nHost: {host}\r\n{UPGRADE}\r\n".encode()
+    lines = [f"{name}: {value}\r\n" for name, value in (UPGRADE | {"Host": "localhost"}).items()]
+    hello = f"GET /api/cameras/door/pictures HTTP/1.1\r\n{''.join(lines)}\r\n".encode()
     long = b"\x81\xff" + (1 << 20).to_bytes(8, "big") + bytes(4) + bytes(1 << 20)
     answer = say(page, hello + long, 3)
     assert status_of(answer) == 101
@@ -320,8 +321,7 @@ def test_with_it_everything_is(closed: Server, path: str) -> None:
 
 def test_websockets_and_streams_need_it_too(closed: Server) -> None:
     for what in ("pictures", "points", "stream"):
-        request = f"GET /api/cameras/door/{what} HTTP/1.1\r\nHost: x\r\n{UPGRADE}\r\n"
-        assert status_of(say(closed, request.encode())) == 401
+        assert ask(closed, f"/api/cameras/door/{what}", UPGRADE)[0] == 401
 
 
 def test_a_token_in_the_address_becomes_a_cookie(closed: Server) -> None:
