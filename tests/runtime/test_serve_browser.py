@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
+from unittest import mock
 from urllib.parse import urlsplit
 
 import cv2
@@ -143,8 +144,8 @@ def cameras() -> Iterator[dict[str, Camera]]:
     lost, dead = Camera("loading bay", "http://10.0.0.7/video"), Camera("roof", "/dev/video2")
     lost.publish(moving(5), 0.05)
     lost.reconnects = 2
-    dead.enter(State.FAILED, "/dev/video2 does not exist")
-    dead._event = type(dead._event)("roof", State.FAILED, dead._event.reason, time.time() - 3725)
+    with mock.patch("time.time", return_value=time.time() - 3725):
+        dead.enter(State.FAILED, "/dev/video2 does not exist")
     plain = [moving(index, (360, 640)) for index in range(60)]
     deep = [moving(2 * index, (360, 640), levels=4) for index in range(60)]
     with playing(Player(entrance, plain, 12), Player(awkward, deep, 8)):
