@@ -90,14 +90,17 @@ export class CameraCard {
   }
 
   #connect() {
-    const socket = new WebSocket(`${this.address.replace(/^/, location.origin)}/pictures`
-      .replace(/^http/, "ws"));
+    const origin = location.origin.replace(/^http/, "ws");
+    const socket = new WebSocket(`${origin}${this.address}/pictures`);
     socket.binaryType = "blob";
     socket.onopen = () => this.#ask();
     socket.onmessage = async ({ data }) => {
-      if (data.size) await this.#paint(data);
-      this.#asked = false;
-      this.#ask();
+      try {
+        if (data.size) await this.#paint(data);
+      } finally {
+        this.#asked = false;
+        this.#ask();
+      }
     };
     socket.onclose = () => {
       this.#socket = null;
