@@ -60,6 +60,8 @@ def test_the_wheel_carries_the_model_its_notice_and_the_licence(wheel: Path) -> 
     for part in ("runtime", "training", "calibration", "export"):
         assert f"salstream/{part}/__init__.py" in names
     assert "salstream/__init__.py" not in names
+    for name in ("page.html", "page.css", "page.js", "camera.js", "chart.js", "token.html"):
+        assert f"salstream/runtime/serve/page/{name}" in names
     assert any(name.endswith(".dist-info/licenses/NOTICE") for name in names)
 
 
@@ -68,7 +70,11 @@ import importlib, importlib.util, json, pkgutil, sys
 import salstream.runtime
 lazy = [name for name in ("onnxruntime", "pygame", "rich") if name in sys.modules]
 for module in pkgutil.walk_packages(salstream.runtime.__path__, "salstream.runtime."):
-    importlib.import_module(module.name)
+    try:
+        importlib.import_module(module.name)
+    except ModuleNotFoundError as error:  # the page, which says so when it is asked for
+        assert module.name.startswith("salstream.runtime.serve."), module.name
+        assert error.name in ("aiohttp", "prometheus_client"), error
 torch = [name for name in sys.modules if name.partition(".")[0] in ("torch", "onnx")]
 print(json.dumps([lazy, torch, importlib.util.find_spec("torch") is None]))
 """

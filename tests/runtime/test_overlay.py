@@ -6,7 +6,14 @@ import cv2
 import numpy as np
 import pytest
 
-from salstream.runtime.overlay import overlay, side_by_side, to_8_bits
+from salstream.runtime.overlay import (
+    COLORMAPS,
+    Colormap,
+    coloured,
+    overlay,
+    side_by_side,
+    to_8_bits,
+)
 
 
 @pytest.mark.parametrize("opacity", [0.0, 0.3, 0.7, 1.0])
@@ -18,6 +25,23 @@ def test_overlay_blends_by_saliency(opacity: float) -> None:
     weight = opacity * saliency[..., None]
     expected = image * (1 - weight) + colour * weight
     assert np.abs(overlay(image, saliency, opacity) - expected).max() < 2
+
+
+@pytest.mark.parametrize("colormap", COLORMAPS)
+def test_overlay_blends_with_each_colour_map(colormap: Colormap) -> None:
+    rng = np.random.default_rng(2)
+    image = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    saliency = rng.random((40, 60), dtype=np.float32)
+    level = to_8_bits(saliency)
+    colour = (
+        cv2.cvtColor(level, cv2.COLOR_GRAY2BGR)
+        if colormap == "grey"
+        else cv2.applyColorMap(level, getattr(cv2, f"COLORMAP_{colormap.upper()}"))
+    )
+    np.testing.assert_array_equal(coloured(saliency, colormap), colour)
+    weight = 0.5 * saliency[..., None]
+    expected = image * (1 - weight) + colour.astype(float) * weight
+    assert np.abs(overlay(image, saliency, 0.5, colormap) - expected).max() < 2
 
 
 def test_where_nothing_is_salient_the_frame_stays_untouched() -> None:

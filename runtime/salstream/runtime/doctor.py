@@ -22,6 +22,7 @@ _PARTS: Final = (
     ("tensorrt-rtx", "tensorrt_rtx", "engines on NVIDIA GPUs, built anywhere", "tensorrt-rtx"),
     ("cuda-bindings", "cuda.bindings", "memory of NVIDIA GPUs, for engines and CUDA", "gpu"),
     ("pygame-ce", "pygame", "the window of `run --show`", "window"),
+    ("aiohttp", "aiohttp", "the page of `run --serve`", "serve"),
     ("torch", "torch", "training and export", "training"),
     ("onnx", "onnx", "export", "export"),
     ("onnxscript", "onnxscript", "export", "export"),
