@@ -15,6 +15,7 @@ import pytest
 
 from clips import clip
 from cpp import tiny
+from cpp.native import SAME_LIBRARY
 from cpp.toolchain import SOURCE, Builds, cuda_headers, onnxruntime_library, run, tool
 from salstream.runtime import SaliencyModel
 from salstream.runtime.overlay import to_8_bits
@@ -173,7 +174,7 @@ def test_pkg_config_finds_it_too(builds: Builds, tmp_path: Path) -> None:
 
 
 def assert_maps_of_minimal(program: Path) -> None:
-    model = SaliencyModel.open("unisal-dhf1k")
+    model = SaliencyModel.open("unisal-dhf1k", backend=SAME_LIBRARY)
     with open_source(clip("bikes.mp4")) as source:
         frames = [frame.image for frame, _ in zip(source, range(3), strict=False)]
     done = subprocess.run(
