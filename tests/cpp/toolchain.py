@@ -50,9 +50,7 @@ def tool(name: str) -> str:
 def onnxruntime_library() -> Path:
     """Return the inference library that comes with the Python package."""
     folder = Path(onnxruntime.__file__).parent / "capi"
-    libraries = sorted(folder.glob("libonnxruntime.so*")) + sorted(
-        folder.glob("libonnxruntime*.dylib")
-    )
+    libraries = sorted(folder.glob("libonnxruntime.so*"))
     if not libraries:
         pytest.skip(f"the installed onnxruntime has no library of its own in {folder}")
     return libraries[0]

@@ -12,6 +12,9 @@ extern "C" {
 long fake_live(void);
 long fake_fail_at(long n);
 void fake_gives_nan(bool yes);
+void fake_says(const char *text);
+void fake_providers(bool yes);
+const char *fake_appended(void);
 }
 
 [[noreturn]] inline void failed(const char *file, int line, const char *condition) {
