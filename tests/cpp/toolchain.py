@@ -155,6 +155,7 @@ class Builds:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._is_installed = False
 
     def __call__(
         self, name: str, compiler: str = "gcc", options: Sequence[str] = (), target: str = "all"
@@ -182,7 +183,7 @@ class Builds:
 
     def installed(self) -> Path:
         """Return the prefix that the shared build is installed in."""
-        prefix = self._folder / "installed"
-        if not prefix.exists():
+        if not self._is_installed:
             run("cmake", "--install", self.release())
-        return prefix
+            self._is_installed = True
+        return self._folder / "installed"
