@@ -80,7 +80,7 @@ def python_says(text: str) -> str:
 
 
 def fits(sidecar: Sidecar, capability: tuple[int, int]) -> bool:
-    known = enum.Enum("known", ["SM75", "SM80", "SM86", "SM120"])  # type: ignore[misc]
+    known = enum.Enum("known", ["SM75", "SM80", "SM86", "SM120"])
     library: Any = SimpleNamespace(__version__=sidecar.version, ComputeCapability=known)
     gpu: Any = SimpleNamespace(name="a GPU", compute_capability=capability)
     try:
@@ -112,6 +112,13 @@ def test_sidecars_that_salstream_writes(judge: Judge) -> None:
     assert assert_same(files, judge) == len(files)
 
 
+KINDS: list[Any] = [
+    None, True, 0, 1, -1, 1.0, 2**31, "1", "tensorrt-rtx", "other", [], {}, [1, 2, 3], [1, 1], [1],
+    [3, 2, 1], [0, 1, 1], [True, 1, 1], [1.0, 1, 1], [1, 1, 2**31], ["8.6", 7], ["1"], [2**31],
+    {"a": 1}, {"a": "1"}, [{}], [["frames", True, "uint8", [1]]],
+]  # fmt: skip
+
+
 def test_sidecars_that_were_changed(judge: Judge) -> None:
     """Every entry left out, added, moved or of another kind, with the checksum to it."""
     content = json.loads(whole().to_json())
@@ -119,14 +126,10 @@ def test_sidecars_that_were_changed(judge: Judge) -> None:
     for name in content:
         others = {key: value for key, value in content.items() if key != name}
         texts += [signed(others), signed({**others, name: content[name]})]  # now it is the last
-        for value in (
-            None, True, 0, 1, -1, 1.0, 2**31, "1", "tensorrt-rtx", "other", [], {}, [1, 2, 3],
-            [1, 1], [3, 2, 1], [0, 1, 1], [True, 1, 1], [1.0, 1, 1], [1, 1, 2**31], ["8.6", 7],
-            {"a": 1}, {"a": "1"}, [{}], [["frames", True, "uint8", [1]]],
-        ):  # fmt: skip
+        for value in KINDS:
             texts.append(signed({**content, name: value}))
     for name in ("name", "is_input", "dtype", "shape"):
-        for value in (None, True, 1, 0, "x", [], [1], [0], [2**31], [True], ["1"], [1.0], {}):
+        for value in KINDS:
             changed = copy.deepcopy(content)
             changed["tensors"][0][name] = value
             texts.append(signed(changed))
