@@ -37,11 +37,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(SALSTREAM_STATIC)
-#define SAL_API
-#else
 #define SAL_API __attribute__((visibility("default")))
-#endif
 
 #ifdef __cplusplus
 extern "C" {
