@@ -139,14 +139,14 @@ def cuda_headers() -> Path | None:
 
 
 @cache
-def _build(folder: Path, compiler: str, options: tuple[str, ...], target: str) -> Path:
+def _build(folder: Path, compiler: str, options: tuple[str, ...], targets: tuple[str, ...]) -> Path:
     run(
         "cmake", "-S", SOURCE, "-B", folder, "-DCMAKE_C_FLAGS=-Werror", "-DCMAKE_CXX_FLAGS=-Werror",
         f"-DCMAKE_C_COMPILER={compiler}", f"-DCMAKE_CXX_COMPILER={_CXX[compiler]}",
         f"-DONNXRUNTIME_INCLUDE_DIR={onnxruntime_headers()}", *options,
         *(["-G", "Ninja"] if shutil.which("ninja") else []),
     )  # fmt: skip
-    run("cmake", "--build", folder, "--target", target, "--parallel", str(os.cpu_count() or 1))
+    run("cmake", "--build", folder, "--target", *targets, "--parallel", str(os.cpu_count() or 1))
     return folder
 
 
@@ -162,7 +162,11 @@ class Builds:
         self._is_installed = False
 
     def __call__(
-        self, name: str, compiler: str = "gcc", options: Sequence[str] = (), target: str = "all"
+        self,
+        name: str,
+        compiler: str = "gcc",
+        options: Sequence[str] = (),
+        targets: Sequence[str] = ("all",),
     ) -> Path:
         """Return the folder of a build, made at the first call; warnings are errors."""
         for needed in ("cmake", compiler, _CXX[compiler]):
@@ -172,7 +176,7 @@ class Builds:
                 f"{_HEADER} is not there and could not be fetched; install ONNX Runtime's headers "
                 "(Debian 13: libonnxruntime-dev) or set SALSTREAM_ONNXRUNTIME_INCLUDE"
             )
-        return _build(self._folder / name, compiler, tuple(options), target)
+        return _build(self._folder / name, compiler, tuple(options), tuple(targets))
 
     def release(self) -> Path:
         """The one that most tests share: gcc, everything that can be built."""

@@ -398,6 +398,15 @@ void wrapper() {
     CHECK(std::string(model.info().model) == "fake");
     CHECK(std::string(model.info().backend) == "onnxruntime-cpu");
     CHECK(model.info().conspicuity_levels == 3);
+    struct {
+        sal_model_info known;
+        unsigned char newer[16];
+    } later;  // of a newer header
+    std::memset(&later, 0xAA, sizeof later);
+    later.known.struct_size = sizeof later;
+    CHECK(sal_model_info_get(model.get(), &later.known) == SAL_OK);
+    CHECK(later.known.conspicuity_levels == 3 && later.known.struct_size == sizeof later);
+    CHECK(later.newer[0] == 0xAA && later.newer[15] == 0xAA);
     sal::StreamOptions options;
     options.map_type = SAL_UINT8;
     sal::Stream stream = model.stream(options);
