@@ -25,7 +25,7 @@ from salstream.runtime.sources import open_source
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from cpp.native import Frame, Native, NativePredictor, RawResult
+from cpp.native import SAME_LIBRARY, Frame, Native, NativePredictor, RawResult
 from cpp.toolchain import onnxruntime_library
 
 
@@ -83,7 +83,7 @@ def main() -> None:
     given = parser.parse_args()
     size = tuple(map(int, given.size.split("x"))) if given.size else None
     frames = frames_of(given.clip, given.frames, size)  # type: ignore[arg-type]
-    python = SaliencyModel.open(given.model, threads=given.threads)
+    python = SaliencyModel.open(given.model, backend=SAME_LIBRARY, threads=given.threads)
     model = Native(given.library, onnxruntime_library()).open(python.path, given.threads or 0)
     predictor = model.predictor(fps=30, map_size=0)
     ratios, fps = [], []

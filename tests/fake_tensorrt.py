@@ -50,9 +50,14 @@ class FakeGpu:
 
     def allocate(self, size: int) -> DeviceMemory:
         freed = self._freed.get(size)
-        memory = freed.pop() if freed else np.full(size, RUBBISH, np.uint8)
+        memory = freed.pop() if freed else self._aligned(size)
         self._device[memory.ctypes.data] = memory
         return DeviceMemory(memory.ctypes.data, size, self._free)
+
+    @staticmethod
+    def _aligned(size: int) -> NDArray[np.uint8]:
+        memory = np.full(size + 256, RUBBISH, np.uint8)
+        return memory[-memory.ctypes.data % 256 :][:size]
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         array = np.zeros(shape, dtype)
@@ -156,6 +161,7 @@ class _Context:
         return shape[1:] == self._engine.get_tensor_shape(name)[1:]
 
     def set_tensor_address(self, name: str, address: int) -> bool:
+        assert address % 256 == 0, "TensorRT takes no such address"
         self._addresses[name] = address
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from cpp.toolchain import Builds, onnxruntime_library
 
 @pytest.fixture(scope="session")
 def builds(tmp_path_factory: pytest.TempPathFactory) -> Builds:
-    return Builds(tmp_path_factory.mktemp("libsalstream"))
+    """The builds, from nothing; or in a folder that stays, for whoever works on them."""
+    kept = os.environ.get("SALSTREAM_CPP_BUILDS")
+    return Builds(Path(kept) if kept else tmp_path_factory.mktemp("libsalstream"))
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+# Python's name of the inference library that C++ runs: only there are the maps the same to 1e-6.
+SAME_LIBRARY: Final = "onnxruntime:cpu"
+
 STATUSES: Final = [
     "ok",
     "none",

@@ -11,11 +11,11 @@ import onnx
 import pytest
 
 from cpp import tiny
-from cpp.native import Native, NativeError
+from cpp.native import SAME_LIBRARY, Native, NativeError
 from salstream.runtime import SaliencyModel, SalstreamError
 from salstream.runtime.spec import GraphSpec
 
-UNISAL = SaliencyModel.open("unisal-dhf1k").path
+UNISAL = SaliencyModel.open("unisal-dhf1k", backend=SAME_LIBRARY).path
 
 
 def refusal(native: Native, path: Path, **options: Any) -> NativeError:
@@ -86,7 +86,7 @@ def test_what_python_refuses_is_refused(native: Native, tmp_path: Path) -> None:
                 metadata[f"salstream.{name}"] = value
         path = tiny.save(tmp_path / "m.onnx", metadata=metadata)
         with pytest.raises(SalstreamError):
-            SaliencyModel.open(path)
+            SaliencyModel.open(path, backend=SAME_LIBRARY)
         assert refusal(native, path).status == "model_damaged", change
 
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from clips import clip
 from cpp import tiny
-from cpp.native import Native, NativeError, NativePredictor, NativeResult
+from cpp.native import SAME_LIBRARY, Native, NativeError, NativePredictor, NativeResult
 from reference import fill_module
 from salstream.runtime import Predictor, Result, SaliencyModel, UsageError
 from salstream.runtime.cli import load_commands
@@ -71,7 +71,8 @@ def test_every_rule_of_a_stream(
 ) -> None:
     """Every start policy, lengths around the window, phases, strides and frame rates."""
     path = tiny.save(tmp_path / "tiny.onnx", **TINY[case])
-    python, model = SaliencyModel.open(path, threads=1), native.open(path, threads=1)
+    python = SaliencyModel.open(path, backend=SAME_LIBRARY, threads=1)
+    model = native.open(path, threads=1)
     images = [np.ascontiguousarray(frame[::8, ::8]) for frame in frames]
     tried = 0
     for start in (None, *STARTS):
@@ -101,7 +102,7 @@ def test_a_frame_of_another_size_is_a_cut(
     for facts in TINY.values():
         path = tiny.save(tmp_path / "tiny.onnx", **facts)
         images = [*frames[:7], *(frame[::2, ::2].copy() for frame in frames[7:30]), frames[30]]
-        expected = stream(SaliencyModel.open(path).predictor(), images)
+        expected = stream(SaliencyModel.open(path, backend=SAME_LIBRARY).predictor(), images)
         model = native.open(path)
         assert_equal(stream(model.predictor(), images), expected)
         at_frame_size = stream(model.predictor(map_size=0), images)
@@ -136,7 +137,7 @@ def test_reset_forgets(native: Native, frames: list[Image], tmp_path: Path) -> N
 @pytest.mark.parametrize("fps", [None, 30.0, 24.0])
 def test_unisal(fps: float | None, native: Native, frames: list[Image]) -> None:
     """The bundled model: recurrent, as many phases as the frame rate asks for."""
-    python = SaliencyModel.open("unisal-dhf1k")
+    python = SaliencyModel.open("unisal-dhf1k", backend=SAME_LIBRARY)
     model = native.open(python.path)
     assert (model.info.model, model.info.license) == (b"unisal", b"Apache-2.0")
     images = frames[:24]
@@ -155,7 +156,7 @@ def test_unisal(fps: float | None, native: Native, frames: list[Image]) -> None:
 
 def test_four_threads_share_a_model(native: Native, frames: list[Image]) -> None:
     """Each stream says what it says alone."""
-    model = native.open(SaliencyModel.open("unisal-dhf1k").path, threads=1)
+    model = native.open(SaliencyModel.open("unisal-dhf1k", backend=SAME_LIBRARY).path, threads=1)
     parts = [frames[start : start + 10] for start in (0, 20, 40, 60)]
     alone = [stream(model.predictor(), part) for part in parts]
     together: dict[int, list[NativeResult]] = {}
@@ -190,7 +191,8 @@ def hd2s(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("start", STARTS)
 def test_hd2s(start: Any, hd2s: Path, native: Native, frames: list[Image]) -> None:
     """A window of 16 frames, clips shorter and longer than it."""
-    python, model = SaliencyModel.open(hd2s, threads=1), native.open(hd2s, threads=1)
+    python = SaliencyModel.open(hd2s, backend=SAME_LIBRARY, threads=1)
+    model = native.open(hd2s, threads=1)
     for count in COUNTS:
         expected = stream(python.predictor(start=start), frames[:count])
         assert len(expected) == (max(0, count - 15) if start == "skip" else count)
@@ -214,7 +216,7 @@ def echoes(
     def echo(size: tuple[int, int], fit: str) -> tuple[NativePredictor, Any]:
         if (size, fit) not in made:
             path = tiny.echo(folder / f"{size[0]}x{size[1]}-{fit}.onnx", size, fit)
-            spec = SaliencyModel.open(path).spec
+            spec = SaliencyModel.open(path, backend=SAME_LIBRARY).spec
             made[size, fit] = native.open(path, threads=1).predictor(map_size=0), spec
         return made[size, fit]
 

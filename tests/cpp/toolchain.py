@@ -21,6 +21,10 @@ _CACHE: Final = Path(__file__).resolve().parents[2] / ".cache" / "onnxruntime-he
 _KEYS: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _HEADER: Final = "onnxruntime_c_api.h"
 _CXX: Final = {"gcc": "g++", "clang": "clang++"}
+# Where a program is not in the Debian package of its own name.
+_PACKAGES: Final = {"clang++": "clang", "ctest": "cmake"} | dict.fromkeys(
+    ("nm", "readelf", "strip"), "binutils"
+)
 
 
 def run(
@@ -43,16 +47,14 @@ def tool(name: str) -> str:
     """Return the path of a program; skip the test where there is none."""
     path = shutil.which(name)
     if path is None:
-        pytest.skip(f"{name} is not installed")
+        pytest.skip(f"{name} is not installed (Debian: {_PACKAGES.get(name, name)})")
     return path
 
 
 def onnxruntime_library() -> Path:
     """Return the inference library that comes with the Python package."""
     folder = Path(onnxruntime.__file__).parent / "capi"
-    libraries = sorted(folder.glob("libonnxruntime.so*")) + sorted(
-        folder.glob("libonnxruntime*.dylib")
-    )
+    libraries = sorted(folder.glob("libonnxruntime.so*"))
     if not libraries:
         pytest.skip(f"the installed onnxruntime has no library of its own in {folder}")
     return libraries[0]
@@ -116,8 +118,8 @@ _CUDA_WHEELS: Final = ("nvidia-cuda-runtime==13.5.37", "nvidia-cuda-crt==13.5.37
 
 
 @cache
-def cuda_headers() -> Path:
-    """Return the folder of CUDA's headers, fetched at the first call; skip where they cannot be."""
+def cuda_headers() -> Path | None:
+    """Return the folder of CUDA's headers, fetched at the first call; None if they cannot be."""
     folder = _CACHE.parent / "cuda-headers"
     include = folder / "nvidia" / "cu13" / "include"
     if not (include / "crt" / "host_defines.h").is_file():
@@ -128,7 +130,7 @@ def cuda_headers() -> Path:
             try:
                 subprocess.run([*command, *_CUDA_WHEELS], check=True, capture_output=True)
             except (OSError, subprocess.CalledProcessError):
-                pytest.skip("CUDA's headers could not be downloaded")
+                return None
             for wheel in sorted(Path(scratch).glob("*.whl"), reverse=True):
                 with zipfile.ZipFile(wheel) as archive:
                     headers = [name for name in archive.namelist() if "/include/" in name]
@@ -137,14 +139,14 @@ def cuda_headers() -> Path:
 
 
 @cache
-def _build(folder: Path, compiler: str, options: tuple[str, ...], target: str) -> Path:
+def _build(folder: Path, compiler: str, options: tuple[str, ...], targets: tuple[str, ...]) -> Path:
     run(
         "cmake", "-S", SOURCE, "-B", folder, "-DCMAKE_C_FLAGS=-Werror", "-DCMAKE_CXX_FLAGS=-Werror",
         f"-DCMAKE_C_COMPILER={compiler}", f"-DCMAKE_CXX_COMPILER={_CXX[compiler]}",
         f"-DONNXRUNTIME_INCLUDE_DIR={onnxruntime_headers()}", *options,
         *(["-G", "Ninja"] if shutil.which("ninja") else []),
     )  # fmt: skip
-    run("cmake", "--build", folder, "--target", target, "--parallel", str(os.cpu_count() or 1))
+    run("cmake", "--build", folder, "--target", *targets, "--parallel", str(os.cpu_count() or 1))
     return folder
 
 
@@ -157,9 +159,14 @@ class Builds:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._is_installed = False
 
     def __call__(
-        self, name: str, compiler: str = "gcc", options: Sequence[str] = (), target: str = "all"
+        self,
+        name: str,
+        compiler: str = "gcc",
+        options: Sequence[str] = (),
+        targets: Sequence[str] = ("all",),
     ) -> Path:
         """Return the folder of a build, made at the first call; warnings are errors."""
         for needed in ("cmake", compiler, _CXX[compiler]):
@@ -167,24 +174,21 @@ class Builds:
         if onnxruntime_headers() is None:
             pytest.skip(
                 f"{_HEADER} is not there and could not be fetched; install ONNX Runtime's headers "
-                "or set SALSTREAM_ONNXRUNTIME_INCLUDE"
+                "(Debian 13: libonnxruntime-dev) or set SALSTREAM_ONNXRUNTIME_INCLUDE"
             )
-        return _build(self._folder / name, compiler, tuple(options), target)
+        return _build(self._folder / name, compiler, tuple(options), tuple(targets))
 
     def release(self) -> Path:
         """The one that most tests share: gcc, everything that can be built."""
         return self(
             "release",
-            options=(
-                "-DSALSTREAM_TESTS=ON",
-                "-DSALSTREAM_EXAMPLES=ON",
-                f"-DCMAKE_INSTALL_PREFIX={self._folder / 'installed'}",
-            ),
+            options=("-DSALSTREAM_TESTS=ON", "-DSALSTREAM_EXAMPLES=ON"),
         )
 
     def installed(self) -> Path:
-        """Return the prefix that the shared build is installed in."""
+        """Return the prefix that the shared build is installed in, which is chosen late."""
         prefix = self._folder / "installed"
-        if not prefix.exists():
-            run("cmake", "--install", self.release())
+        if not self._is_installed:
+            run("cmake", "--install", self.release(), "--prefix", prefix)
+            self._is_installed = True
         return prefix

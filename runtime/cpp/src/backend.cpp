@@ -31,6 +31,24 @@ void check_readable(const std::string &path) {
 
 }  // namespace
 
+std::size_t item_values(const std::vector<std::int64_t> &shape) {
+    constexpr auto most = static_cast<std::int64_t>(max_values);
+    std::int64_t count = 1;
+    for (std::size_t i = 1; i < shape.size(); ++i) {
+        if (shape[i] < 1 || shape[i] > most / count) return max_values + 1;
+        count *= shape[i];
+    }
+    return static_cast<std::size_t>(count);
+}
+
+bool says_no_memory(const char *text) {
+    for (const char *sign : {"out of memory", "OutOfMemory", "Out of memory", "BFCArena",
+                             "Failed to allocate memory", "bad_alloc", "bad allocation"}) {
+        if (std::strstr(text, sign)) return true;
+    }
+    return false;
+}
+
 std::unique_ptr<Backend> open_backend(const std::string &path, const sal_model_options &options) {
     const bool engine = ends_with(path, ".engine");
     if (!engine && !ends_with(path, ".onnx")) {

@@ -4,11 +4,21 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "salstream/salstream.h"
 #include "spec.hpp"
 
 namespace salstream {
+
+constexpr std::size_t max_values = std::size_t{1} << 30;  // of one tensor; a stream has less
+
+// Values of one item of a batch, the shape's first side being the batch's; `max_values` + 1 for a
+// tensor that no graph of ours has: with more values, or with sides that are not fixed.
+std::size_t item_values(const std::vector<std::int64_t> &shape);
+
+// Whether an inference library's own text says that memory ran out.
+bool says_no_memory(const char *text);
 
 // The memory of one stream of windows in a backend: a ring of frames, a state per phase. For one
 // thread at a time. The stream's rules are not its business.

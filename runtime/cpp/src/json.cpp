@@ -1,7 +1,9 @@
 #include "json.hpp"
 
 #include <charconv>
+#include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <map>
 
 namespace salstream::json {
@@ -255,6 +257,52 @@ std::string canonical(const Value &value) {
         out += (out.empty() ? "" : ", ") + escaped(name) + ": " + canonical(*member);
     }
     return "{" + out + "}";
+}
+
+namespace {
+
+// A number as Python writes it: the shortest digits that mean it, and a float looks like one.
+std::string python_number(const std::string &text) {
+    if (text.find_first_of(".eE") == std::string::npos) {  // an integer, NaN or Infinity
+        return text == "-0" ? "0" : text.substr(0, 4300);   // Python reads no longer ones
+    }
+    double value = 0;
+    const auto [stop, problem] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (problem != std::errc()) return "Infinity";  // or 0.0: not what stood there
+    char digits[400];
+    const auto write = [&](std::chars_format format) {
+        return std::string(digits, std::to_chars(digits, std::end(digits), value, format).ptr);
+    };
+    const std::string scientific = write(std::chars_format::scientific);
+    const int exponent = std::atoi(scientific.c_str() + scientific.find('e') + 1);
+    if (exponent < -4 || exponent >= 16) return scientific;
+    const std::string fixed = write(std::chars_format::fixed);
+    return fixed.find('.') == std::string::npos ? fixed + ".0" : fixed;
+}
+
+void write(const Value &value, std::size_t depth, std::string &out) {
+    const bool object = value.kind == Value::Kind::object;
+    if (!object && value.kind != Value::Kind::array) {
+        out += value.kind == Value::Kind::number ? python_number(value.text) : canonical(value);
+        return;
+    }
+    out += object ? '{' : '[';
+    for (std::size_t i = 0; i < value.members.size(); ++i) {
+        const auto &[name, member] = value.members[i];
+        out += (i ? ",\n" : "\n") + std::string(depth + 1, ' ');
+        if (object) out += escaped(name) + ": ";
+        write(member, depth + 1, out);
+    }
+    if (!value.members.empty()) out += "\n" + std::string(depth, ' ');
+    out += object ? '}' : ']';
+}
+
+}  // namespace
+
+std::string written(const Value &value) {
+    std::string out;
+    write(value, 0, out);
+    return out;
 }
 
 std::optional<Value> parse(const std::string &text) { return Reader(text).document(); }

@@ -26,6 +26,9 @@ std::optional<Value> parse(const std::string &text);
 // as they are.
 std::string canonical(const Value &value);
 
+// The value as Python's json.dumps(value, indent=1) writes it, numbers included.
+std::string written(const Value &value);
+
 inline bool valid(const std::string &text) { return parse(text).has_value(); }
 
 // The whole text as one number, as JSON or Python writes it.

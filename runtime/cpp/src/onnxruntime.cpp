@@ -21,8 +21,6 @@ namespace {
 constexpr std::uint32_t api_version = 12;
 static_assert(ORT_API_VERSION >= api_version, "the header of ONNX Runtime 1.12 or later");
 
-constexpr std::size_t max_values = std::size_t{1} << 26;  // of one tensor
-
 std::string first_line(const char *text) {
     const std::string line(text, std::strcspn(text, "\n"));
     return line.substr(0, 200);
@@ -52,8 +50,11 @@ struct Library {
     // No std::string: on the way of every frame, this must not allocate.
     void check(OrtStatus *status, sal_status meaning, const char *context) const {
         if (!status) return;
-        const std::string text = first_line(api->GetErrorMessage(status));
+        const char *message = api->GetErrorMessage(status);
+        const std::string text = first_line(message);
+        const bool no_memory = says_no_memory(message);
         api->ReleaseStatus(status);
+        if (no_memory) throw Error(SAL_NO_MEMORY, "out of memory: " + text);
         throw Error(meaning, std::string(context) + " (" + text + ")");
     }
 
@@ -70,12 +71,7 @@ Library load(const std::string &chosen) {
     using Entry = const OrtApiBase *(ORT_API_CALL *)();
     const auto entry = reinterpret_cast<Entry>(load_symbol(
         chosen, "SALSTREAM_ONNXRUNTIME",
-#ifdef __APPLE__
-        {"libonnxruntime.dylib"},
-#else
-        {"libonnxruntime.so.1", "libonnxruntime.so"},
-#endif
-        "OrtGetApiBase",
+        {"libonnxruntime.so.1", "libonnxruntime.so"}, "OrtGetApiBase",
         "ONNX Runtime cannot be loaded; install it, or name its libonnxruntime.so in the "
         "environment variable SALSTREAM_ONNXRUNTIME"));
     const OrtApi *api = entry()->GetApi(api_version);
@@ -102,19 +98,11 @@ struct Tensor {
 
     // Whether it is of this type, for batches of one, with this rank and fixed other sides.
     bool fits(ONNXTensorElementDataType wanted, std::size_t rank) const {
-        return type == wanted && shape.size() == rank && (shape[0] == 1 || shape[0] == -1) &&
-               std::all_of(shape.begin() + 1, shape.end(),
-                           [](std::int64_t side) { return side > 0 && side <= 1 << 24; });
+        return type == wanted && rank && shape.size() == rank &&
+               (shape[0] == 1 || shape[0] == -1) && values() <= max_values;
     }
 
-    std::size_t values() const {  // of one item of the batch
-        std::size_t count = 1;
-        for (auto side = shape.begin() + 1; side < shape.end(); ++side) {
-            count *= static_cast<std::size_t>(*side);
-            if (count > max_values) return max_values + 1;
-        }
-        return count;
-    }
+    std::size_t values() const { return item_values(shape); }
 };
 
 class OnnxRuntime : public Backend {
@@ -162,14 +150,7 @@ class OnnxRuntime : public Backend {
             const std::string context = "this ONNX Runtime cannot use " + name + " here";
             library_.check(status, SAL_LIBRARY_MISSING, context.c_str());
         };
-        if (options.provider == SAL_CUDA) {
-            name = "onnxruntime-cuda";
-            OrtCUDAProviderOptionsV2 *cuda = nullptr;
-            use(api.CreateCUDAProviderOptions(&cuda));
-            const auto owned = library_.own(cuda);
-            use(api.UpdateCUDAProviderOptions(cuda, keys, values, 1));
-            use(api.SessionOptionsAppendExecutionProvider_CUDA_V2(raw, cuda));
-        } else if (options.provider == SAL_TENSORRT) {
+        if (options.provider == SAL_TENSORRT) {
             name = "onnxruntime-tensorrt";
             OrtTensorRTProviderOptionsV2 *tensorrt = nullptr;
             use(api.CreateTensorRTProviderOptions(&tensorrt));
@@ -177,10 +158,24 @@ class OnnxRuntime : public Backend {
             use(api.UpdateTensorRTProviderOptions(tensorrt, keys, values, 1));
             use(api.SessionOptionsAppendExecutionProvider_TensorRT_V2(raw, tensorrt));
         }
+        if (options.provider != SAL_CPU) {  // CUDA, too, for what TensorRT does not take
+            if (options.provider == SAL_CUDA) name = "onnxruntime-cuda";
+            OrtCUDAProviderOptionsV2 *cuda = nullptr;
+            use(api.CreateCUDAProviderOptions(&cuda));
+            const auto owned = library_.own(cuda);
+            use(api.UpdateCUDAProviderOptions(cuda, keys, values, 1));
+            use(api.SessionOptionsAppendExecutionProvider_CUDA_V2(raw, cuda));
+        }
         OrtSession *session = nullptr;
+        OrtStatus *status = api.CreateSession(library_.env, path.c_str(), raw, &session);
+        // A missing GPU or driver shows only here, in CUDA's own words.
+        if (status && options.provider != SAL_CPU &&
+            (std::strstr(api.GetErrorMessage(status), "CUDA") ||
+             std::strstr(api.GetErrorMessage(status), "TensorRT"))) {
+            use(status);
+        }
         const std::string context = path + " cannot be loaded: it is damaged or no ONNX graph";
-        library_.check(api.CreateSession(library_.env, path.c_str(), raw, &session),
-                       SAL_MODEL_DAMAGED, context.c_str());
+        library_.check(status, SAL_MODEL_DAMAGED, context.c_str());
         session_.reset(session);
         return name;
     }
@@ -275,15 +270,14 @@ class OnnxRuntime : public Backend {
         const Tensor *frames = find(inputs, "frames"), *saliency = find(outputs, "saliency");
         if (!frames || !frames->fits(bytes, 5) || frames->shape[1] != spec.window ||
             frames->shape[2] != spec.height || frames->shape[3] != spec.width ||
-            frames->shape[4] != 3 || !saliency || !saliency->fits(floats, 3) ||
-            saliency->values() > max_values) {
+            frames->shape[4] != 3 || !saliency || !saliency->fits(floats, 3)) {
             refuse();
         }
         map_height = static_cast<int>(saliency->shape[1]);
         map_width = static_cast<int>(saliency->shape[2]);
         if (const Tensor *levels = find(outputs, "conspicuity")) {
             if (!levels->fits(floats, 4) || levels->shape[2] != map_height ||
-                levels->shape[3] != map_width || levels->values() > max_values) {
+                levels->shape[3] != map_width) {
                 refuse();
             }
             conspicuity_levels = static_cast<int>(levels->shape[1]);
@@ -292,11 +286,10 @@ class OnnxRuntime : public Backend {
             if (input.name == "frames") continue;
             if (input.name.rfind("state_", 0) != 0) refuse();
             const Tensor *next = find(outputs, input.name + "_next");
-            if (input.shape.empty() || !input.fits(floats, input.shape.size()) || !next ||
+            if (!input.fits(floats, input.shape.size()) || !next ||
                 !next->fits(floats, input.shape.size()) ||
                 !std::equal(input.shape.begin() + 1, input.shape.end(),
-                            next->shape.begin() + 1) ||
-                input.values() > max_values) {
+                            next->shape.begin() + 1)) {
                 refuse();
             }
             states_.push_back(input);

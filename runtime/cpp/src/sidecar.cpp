@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <cstdint>
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <optional>
+#include <utility>
 
 #include "error.hpp"
 #include "json.hpp"
@@ -15,15 +18,50 @@ namespace salstream {
 namespace {
 
 constexpr std::size_t max_sidecar_bytes = 1 << 20;
+constexpr const char *rtx = "tensorrt-rtx";
 
 [[noreturn]] void damaged(const std::string &text) { throw Error(SAL_MODEL_DAMAGED, text); }
 
-std::string text_of(const json::Value &object, const char *name) {
-    const json::Value *value = object.find(name);
-    if (!value || value->kind != json::Value::Kind::string) {
-        damaged(std::string("its entry \"") + name + "\" is missing or no text");
+using json::Value;
+
+// The entry of a name, which is of a kind.
+const Value &entry_of(const Value &object, const char *name, Value::Kind kind) {
+    const Value *value = object.find(name);
+    if (!value || value->kind != kind) {
+        damaged(std::string("its entry \"") + name + "\" is missing or of another kind");
     }
-    return value->text;
+    return *value;
+}
+
+const std::string &text_of(const Value &object, const char *name) {
+    return entry_of(object, name, Value::Kind::string).text;
+}
+
+// A whole number from 1 on.
+int count_of(const Value &value) {
+    int number = 0;
+    const char *end = value.text.data() + value.text.size();
+    const auto [stop, problem] = std::from_chars(value.text.data(), end, number);
+    if (value.kind != Value::Kind::number || problem != std::errc() || stop != end || number < 1) {
+        damaged("it holds " + quoted(value.text) + " where a number from 1 on should be");
+    }
+    return number;
+}
+
+// Names in this order and no others; or each at most once, where none are given.
+void check_names(const Value &object, const std::vector<std::string> &wanted = {}) {
+    std::vector<std::string> names;
+    for (const auto &[name, _] : object.members) names.push_back(name);
+    if (!wanted.empty() && names != wanted) damaged("its entries are others");
+    std::sort(names.begin(), names.end());
+    if (std::adjacent_find(names.begin(), names.end()) != names.end()) {
+        damaged("it names an entry twice");
+    }
+}
+
+void check_unique(const Value &value) {
+    if (value.kind == Value::Kind::object) check_names(value);
+    for (const auto &[_, member] : value.members) check_unique(member);
 }
 
 std::string read_file(const std::string &path, std::size_t limit) {
@@ -83,40 +121,76 @@ void mix(std::array<std::uint32_t, 8> &hash, const unsigned char *block) {
 
 Sidecar Sidecar::from_json(const std::string &text) {
     if (text.size() > max_sidecar_bytes) damaged("it is too large");
-    std::optional<json::Value> whole = json::parse(text);
-    if (!whole || whole->kind != json::Value::Kind::object) damaged("it holds no JSON object");
-    const json::Value *schema = whole->find("schema");
-    if (!schema || schema->kind != json::Value::Kind::number || schema->text != "1") {
+    const std::optional<Value> whole = json::parse(text);
+    if (!whole || whole->kind != Value::Kind::object) damaged("it holds no JSON object");
+    const Value *schema = whole->find("schema");
+    if (!schema || schema->kind != Value::Kind::number || schema->text != "1") {
         throw Error(SAL_SCHEMA_UNKNOWN,
                     "it has schema version " +
                         (schema ? quoted(schema->text) : std::string("none")) + ", not 1");
     }
+    Value content = *whole;
+    content.members.erase(
+        std::remove_if(content.members.begin(), content.members.end(),
+                       [](const auto &member) { return member.first == "checksum"; }),
+        content.members.end());
+    if (sha256(json::canonical(content)) != text_of(*whole, "checksum")) {
+        damaged("its checksum does not fit");
+    }
+    using Kind = Value::Kind;
+    check_names(*whole, {"schema", "engine_sha256", "graph_sha256", "graph", "flavour", "version",
+                         "gpu", "compute_capabilities", "precision", "batch", "options",
+                         "metadata", "tensors", "checksum"});
+    check_unique(*whole);
+    if (json::written(*whole) + "\n" != text) damaged("it is not as salstream wrote it");
     Sidecar sidecar;
     sidecar.engine_sha256 = text_of(*whole, "engine_sha256");
     sidecar.flavour = text_of(*whole, "flavour");
     sidecar.version = text_of(*whole, "version");
-    const json::Value *capabilities = whole->find("compute_capabilities");
-    if (!capabilities || capabilities->kind != json::Value::Kind::array) {
-        damaged("its entry \"compute_capabilities\" is missing or no list");
+    for (const char *name : {"graph_sha256", "graph", "precision"}) (void)text_of(*whole, name);
+    if (sidecar.flavour != "tensorrt" && sidecar.flavour != rtx) {
+        damaged("its flavour is " + quoted(sidecar.flavour));
     }
-    for (const auto &[_, value] : capabilities->members) {
+    if (whole->find("gpu")->kind != Kind::null) (void)text_of(*whole, "gpu");
+    (void)entry_of(*whole, "options", Kind::object);
+    for (const auto &[_, value] :
+         entry_of(*whole, "compute_capabilities", Kind::array).members) {
+        if (value.kind != Kind::string) damaged("its compute capabilities are no texts");
         sidecar.compute_capabilities.push_back(value.text);
     }
-    const json::Value *metadata = whole->find("metadata");
-    if (!metadata || metadata->kind != json::Value::Kind::object) {
-        damaged("its entry \"metadata\" is missing or no object");
+    const auto &batch = entry_of(*whole, "batch", Kind::array).members;
+    if (batch.size() != 3) damaged("its batch is not three numbers");
+    for (std::size_t i = 1; i < 3; ++i) {
+        if (count_of(batch[i - 1].second) > count_of(batch[i].second)) {
+            damaged("its batches do not ascend");
+        }
     }
-    for (const auto &[name, value] : metadata->members) {
-        if (value.kind != json::Value::Kind::string) damaged("its metadata are no texts");
+    sidecar.smallest_batch = count_of(batch[0].second);
+    for (const auto &[name, value] : entry_of(*whole, "metadata", Kind::object).members) {
+        if (value.kind != Kind::string) damaged("its metadata are no texts");
         sidecar.metadata[name] = value.text;
     }
-    const std::string checksum = text_of(*whole, "checksum");
-    auto &members = whole->members;
-    members.erase(std::remove_if(members.begin(), members.end(),
-                                 [](const auto &member) { return member.first == "checksum"; }),
-                  members.end());
-    if (sha256(json::canonical(*whole)) != checksum) damaged("its checksum does not fit");
+    for (const auto &[_, value] : entry_of(*whole, "tensors", Kind::array).members) {
+        check_names(value, {"name", "is_input", "dtype", "shape"});
+        TensorFacts facts{entry_of(value, "is_input", Kind::boolean).text == "true",
+                          text_of(value, "dtype"),
+                          {1}};
+        for (const auto &[__, side] : entry_of(value, "shape", Kind::array).members) {
+            facts.shape.push_back(count_of(side));
+        }
+        if (!sidecar.tensors.emplace(text_of(value, "name"), std::move(facts)).second) {
+            damaged("it names a tensor twice");
+        }
+    }
     return sidecar;
+}
+
+bool Sidecar::fits(int major, int minor) const {
+    // By itself, TensorRT-RTX builds for Ampere and later.
+    if (flavour == rtx && compute_capabilities.empty()) return major >= 8;
+    const std::string here = std::to_string(major) + "." + std::to_string(minor);
+    return std::find(compute_capabilities.begin(), compute_capabilities.end(), here) !=
+           compute_capabilities.end();
 }
 
 Engine read_engine(const std::string &path) {

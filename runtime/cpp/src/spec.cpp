@@ -126,8 +126,9 @@ GraphSpec GraphSpec::from_metadata(const std::map<std::string, std::string> &met
     spec.precision = entries.text_or("precision", spec.precision);
     spec.license = entries.text_or("license", spec.license);
     spec.attribution = entries.text_or("attribution", spec.attribution);
-    if (const std::string *figures = entries.find("verification")) {
-        if (!json::valid(*figures)) unreadable("verification", *figures);
+    for (const char *name : {"verification", "calibration"}) {
+        const std::string *figures = entries.find(name);
+        if (figures && !json::valid(*figures)) unreadable(name, *figures);
     }
     return spec;
 }

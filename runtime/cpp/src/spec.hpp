@@ -19,7 +19,7 @@ struct GraphSpec {
     static constexpr const char *fields[] = {
         "schema", "model", "domain", "height", "width", "window", "map_frame", "phases",
         "state_fps", "resize", "fit", "smoothing_sigma", "precision", "license", "attribution",
-        "verification"};
+        "verification", "calibration"};
 
     // Phases for a source of `fps` frames per second (0: rate unknown).
     int phases_at(double fps) const;

@@ -43,10 +43,14 @@ Stream::Stream(std::shared_ptr<const Backend> backend, const sal_stream_options 
     if (map_type_ < SAL_FLOAT32 || map_type_ > SAL_UINT8) refuse("unknown map type");
     if (map_size_ < SAL_FRAME_SIZE || map_size_ > SAL_MODEL_SIZE) refuse("unknown map size");
     phases_ = options.phases ? options.phases : spec.phases_at(options.fps);
-    const double frames = 6.0 * spec.window * spec.height * spec.width;
-    const double states = 8.0 * phases_ * static_cast<double>(backend_->state_values);
-    if (stride_ * (frames + states) > max_stream_bytes) {
-        refuse("the stream would take more than 4 GiB; use fewer phases or a smaller stride");
+    const double lane = 9.0 * spec.window * spec.height * spec.width +
+                        8.0 * phases_ * static_cast<double>(backend_->state_values);
+    // Ready, or waiting for earlier ones; one more in each lane, and the one last taken.
+    const double outputs = max_ready + (spec.window + 1.0) * stride_ + 1;
+    const double output = 4.0 * (1 + backend_->conspicuity_levels) *
+                          static_cast<double>(backend_->map_values());
+    if (stride_ * lane + outputs * output > max_stream_bytes) {
+        refuse("the stream could take more than 4 GiB; use fewer phases or a smaller stride");
     }
     lanes_.resize(static_cast<std::size_t>(stride_));
     for (LaneState &state : lanes_) state.lane = backend_->lane(phases_);
@@ -232,13 +236,15 @@ Stream::Output Stream::take_output() {
 bool Stream::next(sal_result &result) {
     if (taken_.output) spare_.push_back(std::move(taken_.output));
     if (ready_.empty()) return false;
+    // Whatever fails from here on, such as memory for the map, the result stays in line.
+    const void *map = render(ready_.front(), result);
     taken_ = std::move(ready_.front());
     ready_.erase(ready_.begin());
     result.index = taken_.index;
     result.has_time = taken_.has_time;
     result.time_s = taken_.time_s;
     result.type = map_type_;
-    result.map = render(taken_, result);
+    result.map = map;
     result.conspicuity =
         backend_->conspicuity_levels ? taken_.output.get() + backend_->map_values() : nullptr;
     return true;

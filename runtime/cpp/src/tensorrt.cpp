@@ -4,13 +4,19 @@
 // its ring, the engine reads the window where it lies, and reads the recurrent state where the
 // run before wrote it. Only maps come back, into pinned memory. The work for every set of
 // addresses is recorded once as a CUDA graph. CUDA's runtime and TensorRT are loaded at run time.
+//
+// TensorRT takes tensors at multiples of 256 bytes. Where a frame's size is one, so is every
+// window's place in the ring; else each window is first copied, on the GPU, to a place that is.
 #include <NvInfer.h>
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <mutex>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "backend.hpp"
@@ -37,12 +43,18 @@ const std::string library_name = "libnvinfer.so." + std::to_string(NV_TENSORRT_M
 // More are made only where a window and a state meet in more ways; those runs are not recorded.
 constexpr std::size_t max_recordings = 64;
 
+constexpr std::size_t alignment = 256;  // that TensorRT asks of tensors; CUDA's memory has it
+constexpr std::size_t aligned(std::size_t size) {
+    return (size + alignment - 1) / alignment * alignment;
+}
+
 // The functions of CUDA's runtime that are used here.
 struct Cuda {
 #define SAL_CUDA(name) decltype(&::cuda##name) name = load<decltype(&::cuda##name)>("cuda" #name)
     SAL_CUDA(DeviceGetAttribute);
     SAL_CUDA(Free);
     SAL_CUDA(FreeHost);
+    SAL_CUDA(GetDevice);
     SAL_CUDA(GetErrorString);
     SAL_CUDA(GetLastError);
     SAL_CUDA(GraphDestroy);
@@ -61,10 +73,11 @@ struct Cuda {
     SAL_CUDA(StreamSynchronize);
 #undef SAL_CUDA
 
-    void check(cudaError_t status, const char *context) const {
+    void check(cudaError_t status, const char *context,
+               sal_status meaning = SAL_INFERENCE_FAILED) const {
         if (status == cudaSuccess) return;
         (void)GetLastError();
-        throw Error(status == cudaErrorMemoryAllocation ? SAL_NO_MEMORY : SAL_INFERENCE_FAILED,
+        throw Error(status == cudaErrorMemoryAllocation ? SAL_NO_MEMORY : meaning,
                     std::string(context) + ": " + GetErrorString(status));
     }
 
@@ -83,6 +96,27 @@ const Cuda &cuda() {
     static const Cuda loaded;
     return loaded;
 }
+
+// While it lives, this thread works on one GPU; then on its caller's again.
+class OnDevice {
+  public:
+    explicit OnDevice(int device) : status_(cuda().GetDevice(&before_)) {
+        if (status_ != cudaSuccess || before_ == device) return;
+        status_ = cuda().SetDevice(device);
+        changed_ = status_ == cudaSuccess;
+    }
+    OnDevice(const OnDevice &) = delete;
+    OnDevice &operator=(const OnDevice &) = delete;
+    ~OnDevice() {
+        if (changed_) (void)cuda().SetDevice(before_);
+    }
+    void check() const { cuda().check(status_, "the GPU cannot be used", SAL_LIBRARY_MISSING); }
+
+  private:
+    int before_ = 0;
+    bool changed_ = false;
+    cudaError_t status_;
+};
 
 // Bytes on the GPU, or pinned ones on the host.
 class Memory {
@@ -113,21 +147,42 @@ class Memory {
 // A queue of work on the GPU. Not the default one, which cannot be recorded.
 class Queue {
   public:
-    Queue() = default;
-    Queue(const Queue &) = delete;
-    Queue &operator=(const Queue &) = delete;
-    ~Queue() {
-        if (stream_) (void)cuda().StreamDestroy(stream_);
-    }
-    void open() {
+    Queue() {
         cuda().check(cuda().StreamCreateWithFlags(&stream_, cudaStreamNonBlocking),
                      "the GPU cannot be used");
     }
+    Queue(const Queue &) = delete;
+    Queue &operator=(const Queue &) = delete;
+    ~Queue() { (void)cuda().StreamDestroy(stream_); }
     operator cudaStream_t() const { return stream_; }
 
   private:
     cudaStream_t stream_ = nullptr;
 };
+
+// Work that was recorded: a CUDA graph, ready to launch.
+class Recording {
+  public:
+    explicit Recording(cudaGraphExec_t executable) : executable_(executable) {}
+    Recording(const Recording &) = delete;
+    Recording &operator=(const Recording &) = delete;
+    ~Recording() { (void)cuda().GraphExecDestroy(executable_); }
+    cudaGraphExec_t get() const { return executable_; }
+
+  private:
+    cudaGraphExec_t executable_;
+};
+
+// Whether an execution's work can be recorded. TensorRT-RTX can be asked.
+template <typename Context>
+auto capturable(Context &context, cudaStream_t stream, int)
+    -> decltype(context.isStreamCapturable(stream)) {
+    return context.isStreamCapturable(stream);
+}
+template <typename Context>
+bool capturable(Context &, cudaStream_t, long) {
+    return true;
+}
 
 // Keeps TensorRT's last error and shows nothing.
 class Log : public nvinfer1::ILogger {
@@ -150,22 +205,20 @@ class Log : public nvinfer1::ILogger {
     char last_[300] = "";
 };
 
-struct Tensor {
-    std::string name;
-    std::vector<std::int64_t> shape;  // the first is the batch's
-    nvinfer1::DataType type;
-    bool input;
-
-    std::size_t values() const {  // of one item of the batch
-        std::size_t count = 1;
-        for (std::size_t i = 1; i < shape.size(); ++i) count *= static_cast<std::size_t>(shape[i]);
-        return count;
-    }
+// What TensorRT and CUDA hold for a model. In the order in which TensorRT wants it made; it goes
+// the other way round.
+struct Loaded {
+    std::unique_ptr<nvinfer1::IRuntime> runtime;
+    std::unique_ptr<nvinfer1::ICudaEngine> engine;
+    std::unique_ptr<nvinfer1::IExecutionContext> context;
+    Queue stream;
+    Memory host_maps, device_maps;
 };
 
 class TensorRt : public Backend {
   public:
-    TensorRt(const std::string &path, const sal_model_options &options) : device_(options.device) {
+    TensorRt(const std::string &path, const sal_model_options &options)
+        : TensorRt(options.device) {
         Engine file = read_engine(path);
         const Sidecar &sidecar = file.sidecar;
         try {
@@ -173,17 +226,52 @@ class TensorRt : public Backend {
         } catch (const Error &error) {
             throw Error(error.status, path + " is not an engine for salstream: " + error.what());
         }
-        const std::string again = "; build it again with `salstream build`";
-        if (sidecar.flavour != flavour) {
-            throw Error(SAL_LIBRARY_MISSING, path + " was built for " + quoted(sidecar.flavour) +
-                                                 ", this libsalstream for " + flavour);
-        }
-        const std::string chosen = options.library ? options.library : "";
-        const auto symbol = [&](const char *name) {
+        const Symbols symbol = symbols(options);
+        check_version(path, sidecar, symbol);
+        const OnDevice here(device_);
+        here.check();
+        check_gpu(path, sidecar);
+        loaded_ = std::make_unique<Loaded>();
+        load(path, file.bytes, symbol);
+        read_tensors(path, sidecar);
+        levels_at_ = aligned(map_values() * sizeof(float));
+        maps_bytes_ = levels_at_ + static_cast<std::size_t>(conspicuity_levels) * map_values() *
+                                       sizeof(float);
+        loaded_->host_maps = Memory(maps_bytes_, true);
+        loaded_->device_maps = Memory(maps_bytes_, false);
+        name = std::string(flavour) + "-cuda";
+    }
+
+    ~TensorRt() override {
+        if (!loaded_) return;
+        const OnDevice here(device_);
+        loaded_.reset();
+    }
+
+    std::unique_ptr<Lane> lane(int phases) const override;
+
+  private:
+    friend class TensorRtLane;
+
+    // What the other constructor calls first: what it throws, the destructor cleans up after.
+    explicit TensorRt(int device) : device_(device) {}
+
+    // What finds a function of TensorRT's by its name.
+    using Symbols = std::function<void *(const char *)>;
+    static Symbols symbols(const sal_model_options &options) {
+        return [chosen = std::string(options.library ? options.library : "")](const char *name) {
             return load_symbol(chosen, "SALSTREAM_TENSORRT", {library_name}, name,
                                "TensorRT cannot be loaded; install it, or name its library in the "
                                "environment variable SALSTREAM_TENSORRT");
         };
+    }
+
+    static void check_version(const std::string &path, const Sidecar &sidecar,
+                              const Symbols &symbol) {
+        if (sidecar.flavour != flavour) {
+            throw Error(SAL_LIBRARY_MISSING, path + " was built for " + quoted(sidecar.flavour) +
+                                                 ", this libsalstream for " + flavour);
+        }
         const auto number = [&](const char *name) {
             return std::to_string(reinterpret_cast<std::int32_t (*)()>(symbol(name))());
         };
@@ -193,124 +281,158 @@ class TensorRt : public Backend {
         if (version != sidecar.version) {
             throw Error(SAL_LIBRARY_MISSING,
                         path + " was built by " + product + " " + quoted(sidecar.version) +
-                            " and runs with no other version; here is " + version + again);
+                            " and runs with no other version; here is " + version + build_again);
         }
-        use_device();
+    }
+
+    void check_gpu(const std::string &path, const Sidecar &sidecar) const {
         int major = 0, minor = 0;
-        cuda().check(cuda().DeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_),
-                     "the GPU cannot be used");
-        cuda().check(cuda().DeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device_),
-                     "the GPU cannot be used");
-        const std::string here = std::to_string(major) + "." + std::to_string(minor);
-        const auto &fits = sidecar.compute_capabilities;
-        if (!fits.empty() && std::find(fits.begin(), fits.end(), here) == fits.end()) {
-            throw Error(SAL_LIBRARY_MISSING, path + " was built for other GPUs; this one has "
-                                                    "compute capability " + here + again);
+        for (const auto &[value, attribute] :
+             {std::pair{&major, cudaDevAttrComputeCapabilityMajor},
+              std::pair{&minor, cudaDevAttrComputeCapabilityMinor}}) {
+            cuda().check(cuda().DeviceGetAttribute(value, attribute, device_),
+                         "the GPU cannot be used", SAL_LIBRARY_MISSING);
         }
+        if (!sidecar.fits(major, minor)) {
+            throw Error(SAL_LIBRARY_MISSING, path + " was built for other GPUs; this one has "
+                                                    "compute capability " + std::to_string(major) +
+                                                    "." + std::to_string(minor) + build_again);
+        }
+        if (sidecar.smallest_batch > 1) {
+            throw Error(SAL_LIBRARY_MISSING,
+                        path + " takes batches of " + std::to_string(sidecar.smallest_batch) +
+                            " and more, and a stream runs alone; build it again with --batch 1");
+        }
+    }
+
+    void load(const std::string &path, const std::string &bytes, const Symbols &symbol) {
         using Create = void *(*)(void *, std::int32_t);
         const auto create = reinterpret_cast<Create>(symbol("createInferRuntime_INTERNAL"));
-        runtime_.reset(static_cast<nvinfer1::IRuntime *>(create(&log_, NV_TENSORRT_VERSION)));
-        if (!runtime_) refuse(path + " cannot be loaded");
-        engine_.reset(runtime_->deserializeCudaEngine(file.bytes.data(), file.bytes.size()));
-        if (!engine_) refuse(path + " cannot be loaded");
-        context_.reset(engine_->createExecutionContext());
-        if (!context_) refuse(path + " cannot be run");
-        read_tensors(path);
-        stream_.open();
-        const std::size_t maps = map_values() * static_cast<std::size_t>(1 + conspicuity_levels);
-        host_maps_ = Memory(maps * sizeof(float), true);
-        device_maps_ = Memory(maps * sizeof(float), false);
-        name = std::string(flavour) + "-cuda";
+        auto &[runtime, engine, context, stream, host, device] = *loaded_;
+        runtime.reset(static_cast<nvinfer1::IRuntime *>(create(&log_, NV_TENSORRT_VERSION)));
+        if (!runtime) refuse(path + " cannot be loaded");
+#ifdef TRT_MAJOR_RTX
+        std::uint64_t reasons = 0;
+        if (runtime->getEngineValidity(bytes.data(), static_cast<std::int64_t>(bytes.size()),
+                                       &reasons) == nvinfer1::EngineValidity::kINVALID) {
+            throw Error(SAL_LIBRARY_MISSING,
+                        path + " does not run here, " + product + " says (" +
+                            std::to_string(reasons) + "); update the driver, or" +
+                            (build_again + 1));
+        }
+#endif
+        engine.reset(runtime->deserializeCudaEngine(bytes.data(), bytes.size()));
+        if (!engine) refuse(path + " cannot be loaded");
+#ifdef TRT_MAJOR_RTX
+        // Kernels are made here. Those for a shape shall be there when it first comes, not some
+        // time later: they are what is recorded.
+        const std::unique_ptr<nvinfer1::IRuntimeConfig> config(engine->createRuntimeConfig());
+        if (!config) refuse(path + " cannot be run");
+        config->setDynamicShapesKernelSpecializationStrategy(
+            nvinfer1::DynamicShapesKernelSpecializationStrategy::kEAGER);
+        context.reset(engine->createExecutionContext(config.get()));
+#else
+        context.reset(engine->createExecutionContext());
+#endif
+        if (!context) refuse(path + " cannot be run");
     }
-
-    std::unique_ptr<Lane> lane(int phases) const override;
-
-  private:
-    friend class TensorRtLane;
 
     [[noreturn]] void refuse(const std::string &what) const {
-        throw Error(SAL_MODEL_DAMAGED, what + ": " + product + " says: " + log_.last());
+        const std::string text = what + ": " + product + " says: " + log_.last();
+        if (says_no_memory(text.c_str())) throw Error(SAL_NO_MEMORY, "out of GPU memory: " + text);
+        throw Error(SAL_MODEL_DAMAGED, text + build_again);
     }
 
-    void use_device() const { cuda().check(cuda().SetDevice(device_), "the GPU cannot be used"); }
+    [[noreturn]] void fail() const {
+        const std::string text = log_.last();
+        throw Error(says_no_memory(text.c_str()) ? SAL_NO_MEMORY : SAL_INFERENCE_FAILED,
+                    "the engine failed: " + text);
+    }
 
-    void read_tensors(const std::string &path) {
+    // Find the tensors of the contract (docs/graph.md); refuse an engine that has others, or that
+    // are not those of its sidecar.
+    void read_tensors(const std::string &path, const Sidecar &sidecar) {
         using nvinfer1::DataType;
-        std::map<std::string, Tensor> found;
-        for (int i = 0; i < engine_->getNbIOTensors(); ++i) {
-            const char *name = engine_->getIOTensorName(i);
-            const nvinfer1::Dims dims = engine_->getTensorShape(name);
-            Tensor tensor{name,
-                          {dims.d, dims.d + std::max(0, static_cast<int>(dims.nbDims))},
-                          engine_->getTensorDataType(name),
-                          engine_->getTensorIOMode(name) == nvinfer1::TensorIOMode::kINPUT};
-            found.emplace(name, tensor);
+        const nvinfer1::ICudaEngine &engine = *loaded_->engine;
+        std::map<std::string, TensorFacts> found;
+        for (int i = 0; i < engine.getNbIOTensors(); ++i) {
+            const char *its = engine.getIOTensorName(i);
+            const nvinfer1::Dims dims = engine.getTensorShape(its);
+            const DataType type = engine.getTensorDataType(its);
+            found[its] = {engine.getTensorIOMode(its) == nvinfer1::TensorIOMode::kINPUT,
+                          type == DataType::kUINT8   ? "uint8"
+                          : type == DataType::kFLOAT ? "float32"
+                                                     : "another",
+                          {dims.d, dims.d + std::max(0, static_cast<int>(dims.nbDims))}};
         }
-        const auto fits = [&](const std::string &name, bool input, DataType type,
-                              std::vector<std::int64_t> shape) {
-            const auto entry = found.find(name);
-            return entry != found.end() && entry->second.input == input &&
-                   entry->second.type == type && entry->second.shape.size() == shape.size() + 1 &&
-                   std::equal(shape.begin(), shape.end(), entry->second.shape.begin() + 1);
-        };
         const auto wrong = [&] {
             throw Error(SAL_MODEL_DAMAGED, path + " is not the engine that its sidecar describes: "
-                                                  "its tensors are others; build it again with "
-                                                  "`salstream build`");
+                                                  "its tensors are others" + build_again);
         };
-        for (const auto &[name, tensor] : found) {
-            if (tensor.shape.empty() ||
-                std::any_of(tensor.shape.begin() + 1, tensor.shape.end(),
-                            [](std::int64_t side) { return side < 1 || side > 1 << 24; })) {
-                wrong();
-            }
+        for (auto &[_, tensor] : found) {
+            if (tensor.shape.empty()) wrong();
+            tensor.shape[0] = 1;  // a stream runs alone
+            if (item_values(tensor.shape) > max_values) wrong();
         }
+        if (found != sidecar.tensors) wrong();
+        const auto fits = [&](const std::string &its, bool input, const char *type,
+                              const std::vector<std::int64_t> &shape) {
+            const auto entry = found.find(its);
+            return entry != found.end() && entry->second == TensorFacts{input, type, shape};
+        };
         const auto saliency = found.find("saliency"), levels = found.find("conspicuity");
-        if (!fits("frames", true, DataType::kUINT8, {spec.window, spec.height, spec.width, 3}) ||
+        if (!fits("frames", true, "uint8", {1, spec.window, spec.height, spec.width, 3}) ||
             saliency == found.end() || saliency->second.shape.size() != 3) {
             wrong();
         }
         map_height = static_cast<int>(saliency->second.shape[1]);
         map_width = static_cast<int>(saliency->second.shape[2]);
-        if (!fits("saliency", false, DataType::kFLOAT, {map_height, map_width})) wrong();
+        if (!fits("saliency", false, "float32", {1, map_height, map_width})) wrong();
         if (levels != found.end()) {
+            if (levels->second.shape.size() != 4) wrong();
             conspicuity_levels = static_cast<int>(levels->second.shape[1]);
-            if (!fits("conspicuity", false, DataType::kFLOAT,
-                      {conspicuity_levels, map_height, map_width})) {
+            if (!fits("conspicuity", false, "float32",
+                      {1, conspicuity_levels, map_height, map_width})) {
                 wrong();
             }
         }
-        for (const auto &[name, tensor] : found) {
-            if (!tensor.input || name == "frames") continue;
-            std::vector<std::int64_t> shape(tensor.shape.begin() + 1, tensor.shape.end());
-            if (name.rfind("state_", 0) != 0 || !fits(name, true, DataType::kFLOAT, shape) ||
-                !fits(name + "_next", false, DataType::kFLOAT, shape)) {
+        for (const auto &[its, tensor] : found) {
+            if (!tensor.is_input || its == "frames") continue;
+            if (its.rfind("state_", 0) != 0 || !fits(its, true, "float32", tensor.shape) ||
+                !fits(its + "_next", false, "float32", tensor.shape)) {
                 wrong();
             }
-            states_.push_back(tensor);
-            state_values += tensor.values();
+            states_.push_back({its, its + "_next", state_values * sizeof(float)});
+            // Counted with what the next one's place takes.
+            state_values += aligned(item_values(tensor.shape) * sizeof(float)) / sizeof(float);
         }
         recurrent = !states_.empty();
-        for (const auto &[name, tensor] : found) {
-            if (!tensor.input) continue;
+        for (const auto &[its, tensor] : found) {
+            if (!tensor.is_input) continue;
             nvinfer1::Dims dims{};
             dims.nbDims = static_cast<std::int32_t>(tensor.shape.size());
             std::copy(tensor.shape.begin(), tensor.shape.end(), dims.d);
-            dims.d[0] = 1;
-            if (!context_->setInputShape(name.c_str(), dims)) refuse(path + " refuses one stream");
+            if (!loaded_->context->setInputShape(its.c_str(), dims)) {
+                refuse(path + " refuses one stream");
+            }
         }
+        records_ = capturable(*loaded_->context, loaded_->stream, 0);
     }
+
+    static constexpr const char *build_again = "; build it again with `salstream build`";
+
+    struct State {
+        std::string name, next;  // of the input, and of the output that is the input after
+        std::size_t offset;      // bytes from the start of all of them
+    };
 
     int device_;
     mutable Log log_;
-    // In the order in which TensorRT wants them made; they go the other way round.
-    std::unique_ptr<nvinfer1::IRuntime> runtime_;
-    std::unique_ptr<nvinfer1::ICudaEngine> engine_;
-    std::unique_ptr<nvinfer1::IExecutionContext> context_;
-    std::vector<Tensor> states_;
-    Memory host_maps_, device_maps_;
-    Queue stream_;
-    // Held by the lane that uses context, stream and maps; there is one GPU to wait for anyway.
+    std::unique_ptr<Loaded> loaded_;
+    std::vector<State> states_;
+    std::size_t levels_at_ = 0, maps_bytes_ = 0;  // of the conspicuity maps, behind the map
+    bool records_ = true;
+    // Held by the lane that uses what is loaded; there is one GPU to wait for anyway.
     mutable std::mutex mutex_;
 };
 
@@ -321,17 +443,23 @@ class TensorRtLane : public Lane {
           window_(backend.spec.window),
           frame_bytes_(static_cast<std::size_t>(backend.spec.height) * backend.spec.width * 3),
           state_bytes_(backend.state_values * sizeof(float)),
+          together_(aligned(2 * static_cast<std::size_t>(window_) * frame_bytes_)),
           ring_(window_),
           staging_(frame_bytes_, true),
-          frames_(3 * static_cast<std::size_t>(window_) * frame_bytes_, false),
+          frames_(together_ + static_cast<std::size_t>(window_) * frame_bytes_, false),
           states_(std::max<std::size_t>(1, 2 * static_cast<std::size_t>(phases) * state_bytes_),
                   false),
-          sides_(static_cast<std::size_t>(phases)) {}
+          sides_(static_cast<std::size_t>(phases)),
+          records_(backend.records_) {}
 
     ~TensorRtLane() override {
+        const OnDevice here(backend_.device_);
         const std::lock_guard<std::mutex> lock(backend_.mutex_);
-        (void)cuda().StreamSynchronize(backend_.stream_);
-        for (const auto &[_, recording] : recordings_) (void)cuda().GraphExecDestroy(recording);
+        (void)cuda().StreamSynchronize(backend_.loaded_->stream);
+        recordings_.clear();
+        staging_ = Memory();
+        frames_ = Memory();
+        states_ = Memory();
     }
 
     void push(const std::uint8_t *frame) override {
@@ -358,44 +486,51 @@ class TensorRtLane : public Lane {
         ring_.clear();
         if (!backend_.recurrent) return;
         cuda().check(cuda().MemsetAsync(states_.at(), 0, 2 * sides_.size() * state_bytes_,
-                                        backend_.stream_),
+                                        backend_.loaded_->stream),
                      "the GPU failed");
     }
 
     void run(int phase, float *saliency, float *conspicuity) override {
         const Use use(backend_);
+        std::size_t window = static_cast<std::size_t>(ring_.window()) * frame_bytes_;
+        if (window % alignment) {
+            use.copy(frames_.at(together_), frames_.at(window),
+                     static_cast<std::size_t>(window_) * frame_bytes_, cudaMemcpyDeviceToDevice);
+            window = together_;
+        }
         unsigned char &side = sides_[static_cast<std::size_t>(phase)];
-        infer(use, ring_.window(), phase, side, saliency, conspicuity);
+        infer(use, window, phase, side, saliency, conspicuity);
         side ^= 1;
     }
 
-    // Only for engines without a state: the window is put together behind the ring.
+    // Only for engines without a state.
     void run(const int *ages, float *saliency, float *conspicuity) override {
         const Use use(backend_);
         for (int i = 0; i < window_; ++i) {
-            use.copy(slot(2 * window_ + i), slot(ring_.slot(ages[i])), frame_bytes_,
-                     cudaMemcpyDeviceToDevice);
+            use.copy(frames_.at(together_ + static_cast<std::size_t>(i) * frame_bytes_),
+                     slot(ring_.slot(ages[i])), frame_bytes_, cudaMemcpyDeviceToDevice);
         }
-        infer(use, 2 * window_, 0, 0, saliency, conspicuity);
+        infer(use, together_, 0, 0, saliency, conspicuity);
     }
 
   private:
     // The model's context and stream, for one thread.
     class Use {
       public:
-        explicit Use(const TensorRt &backend) : backend_(backend), lock_(backend.mutex_) {
-            backend.use_device();
+        explicit Use(const TensorRt &backend)
+            : stream_(backend.loaded_->stream), here_(backend.device_), lock_(backend.mutex_) {
+            here_.check();
         }
         void copy(char *to, const char *from, std::size_t size, cudaMemcpyKind kind) const {
-            cuda().check(cuda().MemcpyAsync(to, from, size, kind, backend_.stream_),
-                         "the GPU failed");
+            cuda().check(cuda().MemcpyAsync(to, from, size, kind, stream_), "the GPU failed");
         }
         void synchronize() const {
-            cuda().check(cuda().StreamSynchronize(backend_.stream_), "the GPU failed");
+            cuda().check(cuda().StreamSynchronize(stream_), "the GPU failed");
         }
 
       private:
-        const TensorRt &backend_;
+        cudaStream_t stream_;
+        const OnDevice here_;
         const std::lock_guard<std::mutex> lock_;
     };
 
@@ -403,103 +538,102 @@ class TensorRtLane : public Lane {
         return frames_.at(static_cast<std::size_t>(number) * frame_bytes_);
     }
 
-    // Run on the window that starts at a slot, and bring the maps to the host.
-    void infer(const Use &use, int first_slot, int phase, int side, float *saliency,
+    // Run on the window that lies at an offset, and bring the maps to the host.
+    void infer(const Use &use, std::size_t window, int phase, int side, float *saliency,
                float *conspicuity) {
-        const std::size_t maps =
-            backend_.map_values() * static_cast<std::size_t>(1 + backend_.conspicuity_levels);
-        const long long key =
-            (static_cast<long long>(first_slot) * static_cast<long long>(sides_.size()) + phase) *
-                2 + side;
+        const Loaded &loaded = *backend_.loaded_;
+        const Key key{window, phase, side};
         const auto queue = [&] {
-            if (!backend_.context_->enqueueV3(backend_.stream_)) {
-                throw Error(SAL_INFERENCE_FAILED, "the engine failed: " + backend_.log_.last());
-            }
-            use.copy(backend_.host_maps_.at(), backend_.device_maps_.at(), maps * sizeof(float),
+            if (!loaded.context->enqueueV3(loaded.stream)) backend_.fail();
+            use.copy(loaded.host_maps.at(), loaded.device_maps.at(), backend_.maps_bytes_,
                      cudaMemcpyDeviceToHost);
         };
         const auto recording = recordings_.find(key);
         if (recording != recordings_.end()) {
-            cuda().check(cuda().GraphLaunch(recording->second, backend_.stream_),
+            cuda().check(cuda().GraphLaunch(recording->second.get(), loaded.stream),
                          "the GPU failed");
         } else {
-            bind(first_slot, phase, side);
+            bind(window, phase, side);
             // The first run with new addresses may prepare what cannot be recorded; so the
             // recording comes after it, for the next time.
             queue();
             if (records_ && recordings_.size() < max_recordings) record(key, queue);
         }
         use.synchronize();
-        const float *host = reinterpret_cast<const float *>(backend_.host_maps_.at());
-        std::copy(host, host + backend_.map_values(), saliency);
-        std::copy(host + backend_.map_values(), host + maps, conspicuity);
+        const char *host = loaded.host_maps.at();
+        std::memcpy(saliency, host, backend_.map_values() * sizeof(float));
+        std::memcpy(conspicuity, host + backend_.levels_at_,
+                    backend_.maps_bytes_ - backend_.levels_at_);
     }
 
-    void bind(int first_slot, int phase, int side) const {
+    void bind(std::size_t window, int phase, int side) const {
+        const Loaded &loaded = *backend_.loaded_;
         const auto set = [&](const std::string &name, char *address) {
-            if (!backend_.context_->setTensorAddress(name.c_str(), address)) {
-                throw Error(SAL_INFERENCE_FAILED, "the engine failed: " + backend_.log_.last());
-            }
+            if (!loaded.context->setTensorAddress(name.c_str(), address)) backend_.fail();
         };
-        set("frames", slot(first_slot));
-        set("saliency", backend_.device_maps_.at());
+        set("frames", frames_.at(window));
+        set("saliency", loaded.device_maps.at());
         if (backend_.conspicuity_levels) {
-            set("conspicuity", backend_.device_maps_.at(backend_.map_values() * sizeof(float)));
+            set("conspicuity", loaded.device_maps.at(backend_.levels_at_));
         }
         const std::size_t base = 2 * static_cast<std::size_t>(phase) * state_bytes_;
-        std::size_t now = base + static_cast<std::size_t>(side) * state_bytes_;
-        std::size_t after = base + static_cast<std::size_t>(side ^ 1) * state_bytes_;
-        for (const Tensor &state : backend_.states_) {
-            set(state.name, states_.at(now));
-            set(state.name + "_next", states_.at(after));
-            now += state.values() * sizeof(float);
-            after += state.values() * sizeof(float);
+        const std::size_t now = base + static_cast<std::size_t>(side) * state_bytes_;
+        const std::size_t after = base + static_cast<std::size_t>(side ^ 1) * state_bytes_;
+        for (const TensorRt::State &state : backend_.states_) {
+            set(state.name, states_.at(now + state.offset));
+            set(state.next, states_.at(after + state.offset));
         }
     }
+
+    using Key = std::tuple<std::size_t, int, int>;  // where the window lies, phase, side
 
     // Record what `queue` queues; nothing of it runs now. An engine that cannot be recorded runs
     // without.
-    template <typename Queue>
-    void record(long long key, const Queue &queue) {
+    template <typename Work>
+    void record(const Key &key, const Work &queue) {
+        const cudaStream_t stream = backend_.loaded_->stream;
         cudaGraph_t graph = nullptr;
         cudaGraphExec_t executable = nullptr;
-        if (cuda().StreamBeginCapture(backend_.stream_, cudaStreamCaptureModeThreadLocal) !=
-            cudaSuccess) {
-            records_ = false;
-            (void)cuda().GetLastError();
+        records_ = cuda().StreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) ==
+                   cudaSuccess;
+        if (records_) {
+            try {
+                queue();
+            } catch (...) {  // whatever it is: a stream that goes on recording runs nothing more
+                records_ = false;
+            }
+            records_ = cuda().StreamEndCapture(stream, &graph) == cudaSuccess && records_;
+        }
+        records_ = records_ && cuda().GraphInstantiate(&executable, graph, 0) == cudaSuccess;
+        if (graph) (void)cuda().GraphDestroy(graph);
+        if (!records_) {
+            (void)cuda().GetLastError();  // or the next call would report it again
             return;
         }
-        bool whole = true;
         try {
-            queue();
-        } catch (const Error &) {
-            whole = false;
-        }
-        whole = cuda().StreamEndCapture(backend_.stream_, &graph) == cudaSuccess && whole;
-        whole = whole && cuda().GraphInstantiate(&executable, graph, 0) == cudaSuccess;
-        if (graph) (void)cuda().GraphDestroy(graph);
-        if (whole) {
-            recordings_.emplace(key, executable);
-        } else {
-            records_ = false;
-            (void)cuda().GetLastError();  // or the next call would report it again
+            recordings_.try_emplace(key, executable);
+        } catch (...) {
+            (void)cuda().GraphExecDestroy(executable);
+            throw;
         }
     }
 
     const TensorRt &backend_;  // outlives its lanes: the stream holds it
     int window_;
     std::size_t frame_bytes_, state_bytes_;
+    std::size_t together_;  // where a window is put together, behind the ring's slots
     FrameRing ring_;
     Memory staging_;
     Memory frames_;  // the ring's 2 x window slots, and a window put together
     Memory states_;  // of each phase: the one before a run and the one after, changing roles
     std::vector<unsigned char> sides_;
-    std::map<long long, cudaGraphExec_t> recordings_;
-    bool records_ = true;
+    std::map<Key, Recording> recordings_;
+    bool records_;
 };
 
 std::unique_ptr<Lane> TensorRt::lane(int phases) const {
-    use_device();
+    const OnDevice here(device_);
+    here.check();
     return std::make_unique<TensorRtLane>(*this, phases);
 }
 

@@ -14,10 +14,10 @@ void *__libc_calloc(std::size_t, std::size_t);
 void *__libc_realloc(void *, std::size_t);
 void *__libc_memalign(std::size_t, std::size_t);
 
-static std::atomic<long> counted{0};
+static std::atomic<long> counted{0}, fail_at{-1};
 
 void *malloc(std::size_t size) {
-    ++counted;
+    if (counted++ == fail_at) return nullptr;
     return __libc_malloc(size);
 }
 void *calloc(std::size_t number, std::size_t size) {
@@ -76,9 +76,46 @@ long steady(int window, bool state, bool letterbox, sal_format format, sal_map_t
     return after;
 }
 
+// Memory runs out while a result is taken, at each allocation in turn: the result is not lost.
+void what_fails_loses_nothing() {
+    const std::string path = fake_model("allocations.onnx", 1, false,
+                                        "meta salstream.fit letterbox\n");
+    const sal_model_options options = fake_options();
+    sal_model *model = nullptr;
+    CHECK(sal_model_open(path.c_str(), &options, &model) == SAL_OK);
+    long failures = 0;
+    for (long n = 0, before = -1; before != failures; ++n) {
+        before = failures;
+        sal_stream *stream = nullptr;
+        sal_stream_options wanted{};
+        wanted.struct_size = sizeof wanted;
+        wanted.map_type = SAL_UINT8;
+        CHECK(sal_stream_new(model, &wanted, &stream) == SAL_OK);
+        std::vector<unsigned char> pixels(46 * 62 * 3, 7);
+        const sal_frame frame = frame_of(pixels.data(), 46, 62);
+        CHECK(sal_stream_push(stream, &frame) == SAL_OK);
+        sal_result result{};
+        result.struct_size = sizeof result;
+        fail_at = counted + n;
+        const sal_status status = sal_stream_next(stream, &result);
+        fail_at = -1;
+        if (status != SAL_OK) {
+            CHECK(status == SAL_NO_MEMORY);
+            CHECK(sal_stream_next(stream, &result) == SAL_OK);
+            ++failures;
+        }
+        CHECK(result.index == 0 && result.height == 46 && result.map);
+        CHECK(sal_stream_next(stream, &result) == SAL_NONE);
+        sal_stream_free(stream);
+    }
+    CHECK(failures >= 3);  // the map at the input's size, at the frame's, and as bytes
+    sal_model_close(model);
+}
+
 }  // namespace
 
 int main() {
+    what_fails_loses_nothing();
     long cases = 0;
     for (const int window : {1, 4, 16}) {
         for (const bool state : {false, true}) {

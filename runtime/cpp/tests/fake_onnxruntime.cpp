@@ -17,6 +17,11 @@ ONNXTensorElementDataType type_of(const fake::Tensor &tensor) {
 
 std::atomic<long> live{0}, calls{0}, fail_at{-1};
 std::atomic<bool> gives_nan{false};
+std::atomic<const char *> says{nullptr};  // the failure that it was told of, in its words
+
+// What was appended to a session's options; a session has the last one's.
+std::string appended;
+bool has_providers = false;
 
 }  // namespace
 
@@ -41,6 +46,12 @@ struct OrtValue {
     std::size_t bytes;
 };
 struct OrtSession : fake::Graph {};
+struct OrtCUDAProviderOptionsV2 {
+    std::string text;
+};
+struct OrtTensorRTProviderOptionsV2 {
+    std::string text;
+};
 
 namespace {
 
@@ -52,7 +63,7 @@ OrtStatus *failure(const char *text) {
 // Every call that can fail passes here, and the chosen one does.
 bool fails() { return calls++ == fail_at; }
 #define FAIL_IF_TOLD \
-    if (fails()) return failure("told to fail\nin two lines")
+    if (fails()) return failure(says ? says.load() : "told to fail\nin two lines")
 
 template <typename T>
 T *lend(T *object) {
@@ -237,12 +248,36 @@ OrtStatus *ORT_API_CALL run(OrtSession *session, const OrtRunOptions *, const ch
     return nullptr;
 }
 
-OrtStatus *ORT_API_CALL no_cuda(OrtCUDAProviderOptionsV2 **) noexcept {
-    return failure("CUDA execution provider is not enabled in this build.");
+template <typename Options>
+OrtStatus *ORT_API_CALL provider(Options **options) noexcept {
+    FAIL_IF_TOLD;
+    if (!has_providers) return failure("this execution provider is not enabled in this build.");
+    *options = lend(new Options);
+    return nullptr;
 }
 
-OrtStatus *ORT_API_CALL no_tensorrt(OrtTensorRTProviderOptionsV2 **) noexcept {
-    return failure("TensorRT execution provider is not enabled in this build.");
+template <typename Options>
+OrtStatus *ORT_API_CALL update(Options *options, const char *const *keys,
+                               const char *const *values, std::size_t count) noexcept {
+    FAIL_IF_TOLD;
+    for (std::size_t i = 0; i < count; ++i) {
+        options->text += std::string(" ") + keys[i] + "=" + values[i];
+    }
+    return nullptr;
+}
+
+OrtStatus *ORT_API_CALL append_cuda(OrtSessionOptions *,
+                                    const OrtCUDAProviderOptionsV2 *options) noexcept {
+    FAIL_IF_TOLD;
+    appended += "cuda" + options->text + ";";
+    return nullptr;
+}
+
+OrtStatus *ORT_API_CALL append_tensorrt(OrtSessionOptions *,
+                                        const OrtTensorRTProviderOptionsV2 *options) noexcept {
+    FAIL_IF_TOLD;
+    appended += "tensorrt" + options->text + ";";
+    return nullptr;
 }
 
 const OrtApi *ORT_API_CALL get_api(std::uint32_t version) noexcept {
@@ -281,8 +316,14 @@ const OrtApi *ORT_API_CALL get_api(std::uint32_t version) noexcept {
     api.CreateTensorWithDataAsOrtValue = create_tensor;
     api.ReleaseValue = release<OrtValue>;
     api.Run = run;
-    api.CreateCUDAProviderOptions = no_cuda;
-    api.CreateTensorRTProviderOptions = no_tensorrt;
+    api.CreateCUDAProviderOptions = provider<OrtCUDAProviderOptionsV2>;
+    api.UpdateCUDAProviderOptions = update<OrtCUDAProviderOptionsV2>;
+    api.SessionOptionsAppendExecutionProvider_CUDA_V2 = append_cuda;
+    api.ReleaseCUDAProviderOptions = release<OrtCUDAProviderOptionsV2>;
+    api.CreateTensorRTProviderOptions = provider<OrtTensorRTProviderOptionsV2>;
+    api.UpdateTensorRTProviderOptions = update<OrtTensorRTProviderOptionsV2>;
+    api.SessionOptionsAppendExecutionProvider_TensorRT_V2 = append_tensorrt;
+    api.ReleaseTensorRTProviderOptions = release<OrtTensorRTProviderOptionsV2>;
     return &api;
 }
 
@@ -305,3 +346,13 @@ EXPORTED long fake_fail_at(long n) {
     return calls.exchange(0);
 }
 EXPORTED void fake_gives_nan(bool yes) { gives_nan = yes; }
+// In which words, null for the usual ones.
+EXPORTED void fake_says(const char *text) { says = text; }
+// Whether it has CUDA and TensorRT, and what was asked of them since the last time.
+EXPORTED void fake_providers(bool yes) { has_providers = yes; }
+EXPORTED const char *fake_appended(void) {
+    static std::string last;
+    last.swap(appended);
+    appended.clear();
+    return last.c_str();
+}

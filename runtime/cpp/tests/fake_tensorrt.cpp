@@ -2,11 +2,14 @@
 // fake_graph.hpp, the "GPU" is memory of the host.
 //
 // Work that is queued in a stream is done when someone waits for the stream, not before: memory
-// that is read or written too early shows.
+// that is read or written too early shows. Nothing here is locked, as nothing in CUDA protects the
+// order of work in one stream or an execution context from two threads: ThreadSanitizer sees
+// them. There are two GPUs, and each thread is on one of them.
 #include <NvInfer.h>
 #include <cuda_runtime_api.h>
 
 #include <atomic>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
@@ -18,19 +21,49 @@ namespace {
 
 using Work = std::vector<std::function<void()>>;
 
-std::atomic<long> live{0}, launches{0}, memory_left{-1};
-Work queued;          // in the one stream of a model; tests use one model at a time
-Work *recording = nullptr;
+struct Stream {
+    int device;
+    Work queued;
+    Work *recording = nullptr;
 
-cudaError_t queue(const std::function<void()> &work) {
-    (recording ? *recording : queued).push_back(work);
-    return cudaSuccess;
-}
+    cudaError_t queue(const std::function<void()> &work) {
+        (recording ? *recording : queued).push_back(work);
+        return cudaSuccess;
+    }
+};
+
+Stream *of(cudaStream_t stream) { return reinterpret_cast<Stream *>(stream); }
+
+// Counts without an order: one would hide from ThreadSanitizer what has none.
+class Count {
+  public:
+    explicit Count(long first) : value_(first) {}
+    void operator++() { value_.fetch_add(1, std::memory_order_relaxed); }
+    void operator--() { value_.fetch_sub(1, std::memory_order_relaxed); }
+    bool falls_to_zero() {
+        return value_.load(std::memory_order_relaxed) >= 0 &&
+               value_.fetch_sub(1, std::memory_order_relaxed) == 0;
+    }
+    long set(long value) { return value_.exchange(value, std::memory_order_relaxed); }
+    long get() const { return value_.load(std::memory_order_relaxed); }
+
+  private:
+    std::atomic<long> value_;
+};
+
+constexpr int devices = 2;
+thread_local int device = 0;
+Count live{0}, launches{0}, memory_left{-1}, enqueues_left{-1}, recordings_left{-1};
+bool capturable = true, eager = false;
+cudaError_t without_gpu = cudaSuccess;
+
+// As TensorRT asks it of what it reads and writes, and CUDA gives it.
+constexpr std::size_t alignment = 256;
 
 cudaError_t allocate(void **address, std::size_t size) {
-    if (memory_left >= 0 && memory_left-- == 0) return cudaErrorMemoryAllocation;
+    if (memory_left.falls_to_zero()) return cudaErrorMemoryAllocation;
     ++live;
-    *address = std::malloc(size);
+    *address = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
     std::memset(*address, 0xCD, size);
     return cudaSuccess;
 }
@@ -42,22 +75,36 @@ cudaError_t release(void *address) {
 }
 
 struct Context : nvinfer1::IExecutionContext {
-    explicit Context(const fake::Graph &its) : graph(its) { ++live; }
+    Context(const fake::Graph &its, nvinfer1::ILogger *its_logger)
+        : graph(its), logger(its_logger) {
+        ++live;
+    }
     ~Context() noexcept override { --live; }
+
+#ifdef TRT_MAJOR_RTX
+    bool isStreamCapturable(cudaStream_t) const noexcept override { return capturable; }
+#endif
 
     bool setInputShape(const char *, const nvinfer1::Dims &dims) noexcept override {
         return dims.d[0] == 1;
     }
 
     bool setTensorAddress(const char *name, void *address) noexcept override {
+        if (reinterpret_cast<std::uintptr_t>(address) % alignment) return false;
         addresses[name] = address;
         return true;
     }
 
-    bool enqueueV3(cudaStream_t) noexcept override {
+    bool enqueueV3(cudaStream_t stream) noexcept override {
+        if (of(stream)->device != device) return false;
+        if (of(stream)->recording && !capturable) return false;
+        if (enqueues_left.falls_to_zero()) {
+            logger->log(nvinfer1::ILogger::Severity::kERROR, "Error Code 2: OutOfMemory");
+            return false;
+        }
         const auto at = addresses;
         const fake::Graph *its = &graph;
-        queue([at, its] {
+        of(stream)->queue([at, its] {
             const float *state = nullptr;
             for (const auto &input : its->inputs) {
                 if (input.name != "frames") state = static_cast<const float *>(at.at(input.name));
@@ -71,11 +118,23 @@ struct Context : nvinfer1::IExecutionContext {
     }
 
     const fake::Graph &graph;
+    nvinfer1::ILogger *logger;
     std::map<std::string, void *> addresses;
 };
 
+#ifdef TRT_MAJOR_RTX
+struct Config : nvinfer1::IRuntimeConfig {
+    Config() { ++live; }
+    ~Config() noexcept override { --live; }
+    void setDynamicShapesKernelSpecializationStrategy(
+        nvinfer1::DynamicShapesKernelSpecializationStrategy strategy) noexcept override {
+        eager = strategy == nvinfer1::DynamicShapesKernelSpecializationStrategy::kEAGER;
+    }
+};
+#endif
+
 struct Engine : nvinfer1::ICudaEngine {
-    Engine() { ++live; }
+    explicit Engine(nvinfer1::ILogger *its) : logger(its) { ++live; }
     ~Engine() noexcept override { --live; }
 
     std::int32_t getNbIOTensors() const noexcept override {
@@ -105,9 +164,17 @@ struct Engine : nvinfer1::ICudaEngine {
         return nvinfer1::TensorIOMode::kOUTPUT;
     }
 
-    nvinfer1::IExecutionContext *createExecutionContext() noexcept override {
-        return new Context(graph);
+#ifdef TRT_MAJOR_RTX
+    nvinfer1::IRuntimeConfig *createRuntimeConfig() noexcept override { return new Config; }
+    nvinfer1::IExecutionContext *createExecutionContext(
+        nvinfer1::IRuntimeConfig *) noexcept override {
+        return new Context(graph, logger);
     }
+#else
+    nvinfer1::IExecutionContext *createExecutionContext() noexcept override {
+        return new Context(graph, logger);
+    }
+#endif
 
     const fake::Tensor &tensor(const std::string &name) const {
         for (const auto *tensors : {&graph.inputs, &graph.outputs}) {
@@ -119,16 +186,26 @@ struct Engine : nvinfer1::ICudaEngine {
     }
 
     fake::Graph graph;
+    nvinfer1::ILogger *logger;
 };
 
 struct Runtime : nvinfer1::IRuntime {
     explicit Runtime(nvinfer1::ILogger *its) : logger(its) { ++live; }
     ~Runtime() noexcept override { --live; }
 
+#ifdef TRT_MAJOR_RTX
+    nvinfer1::EngineValidity getEngineValidity(const void *bytes, std::int64_t size,
+                                               std::uint64_t *reasons) const noexcept override {
+        const std::string text(static_cast<const char *>(bytes), static_cast<std::size_t>(size));
+        *reasons = text.rfind("elsewhere", 0) == 0 ? 8 : 0;
+        return *reasons ? nvinfer1::EngineValidity::kINVALID : nvinfer1::EngineValidity::kVALID;
+    }
+#endif
+
     nvinfer1::ICudaEngine *deserializeCudaEngine(const void *bytes,
                                                  std::size_t size) noexcept override {
         std::istringstream text(std::string(static_cast<const char *>(bytes), size));
-        auto engine = std::make_unique<Engine>();
+        auto engine = std::make_unique<Engine>(logger);
         if (engine->graph.read(text)) return engine.release();
         using Severity = nvinfer1::ILogger::Severity;
         logger->log(Severity::kVERBOSE, "not this one");
@@ -158,8 +235,14 @@ EXPORTED cudaError_t cudaFree(void *address) { return release(address); }
 EXPORTED cudaError_t cudaFreeHost(void *address) { return release(address); }
 EXPORTED const char *cudaGetErrorString(cudaError_t) { return "out of memory"; }
 EXPORTED cudaError_t cudaGetLastError(void) { return cudaSuccess; }
-EXPORTED cudaError_t cudaSetDevice(int device) {
-    return device == 0 ? cudaSuccess : cudaErrorInvalidDevice;
+EXPORTED cudaError_t cudaGetDevice(int *number) {
+    *number = device;
+    return without_gpu;
+}
+EXPORTED cudaError_t cudaSetDevice(int number) {
+    if (number < 0 || number >= devices) return cudaErrorInvalidDevice;
+    device = number;
+    return cudaSuccess;
 }
 EXPORTED cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int) {
     *value = attribute == cudaDevAttrComputeCapabilityMajor ? 8 : 6;
@@ -167,38 +250,40 @@ EXPORTED cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attr
 }
 EXPORTED cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
     ++live;
-    *stream = reinterpret_cast<cudaStream_t>(&queued);
+    *stream = reinterpret_cast<cudaStream_t>(new Stream{device, {}});
     return cudaSuccess;
 }
-EXPORTED cudaError_t cudaStreamDestroy(cudaStream_t) {
+EXPORTED cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     --live;
-    queued.clear();
+    delete of(stream);
     return cudaSuccess;
 }
-EXPORTED cudaError_t cudaStreamSynchronize(cudaStream_t) {
-    for (const auto &work : queued) work();
-    queued.clear();
+EXPORTED cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    if (of(stream)->recording) return cudaErrorStreamCaptureUnsupported;
+    for (const auto &work : of(stream)->queued) work();
+    of(stream)->queued.clear();
     return cudaSuccess;
 }
 EXPORTED cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t size, enum cudaMemcpyKind,
-                                     cudaStream_t) {
-    return queue([=] { std::memcpy(to, from, size); });
+                                     cudaStream_t stream) {
+    return of(stream)->queue([=] { std::memcpy(to, from, size); });
 }
-EXPORTED cudaError_t cudaMemsetAsync(void *to, int value, size_t size, cudaStream_t) {
-    return queue([=] { std::memset(to, value, size); });
+EXPORTED cudaError_t cudaMemsetAsync(void *to, int value, size_t size, cudaStream_t stream) {
+    return of(stream)->queue([=] { std::memset(to, value, size); });
 }
-EXPORTED cudaError_t cudaStreamBeginCapture(cudaStream_t, enum cudaStreamCaptureMode) {
+EXPORTED cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode) {
     ++live;
-    recording = new Work;
+    of(stream)->recording = new Work;
     return cudaSuccess;
 }
-EXPORTED cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *graph) {
-    *graph = reinterpret_cast<cudaGraph_t>(recording);
-    recording = nullptr;
+EXPORTED cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
+    *graph = reinterpret_cast<cudaGraph_t>(of(stream)->recording);
+    of(stream)->recording = nullptr;
     return cudaSuccess;
 }
 EXPORTED cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph,
                                           unsigned long long) {
+    if (recordings_left.falls_to_zero()) return cudaErrorMemoryAllocation;
     ++live;
     *executable = reinterpret_cast<cudaGraphExec_t>(new Work(*reinterpret_cast<Work *>(graph)));
     return cudaSuccess;
@@ -213,14 +298,22 @@ EXPORTED cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
     delete reinterpret_cast<Work *>(executable);
     return cudaSuccess;
 }
-EXPORTED cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t) {
+EXPORTED cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+    if (of(stream)->device != device) return cudaErrorInvalidResourceHandle;
     ++launches;
-    for (const auto &work : *reinterpret_cast<Work *>(executable)) queue(work);
+    for (const auto &work : *reinterpret_cast<Work *>(executable)) of(stream)->queue(work);
     return cudaSuccess;
 }
 
 // Objects lent and not yet given back; recordings launched since the last time.
-EXPORTED long fake_gpu_live(void) { return live; }
-EXPORTED long fake_gpu_launches(void) { return launches.exchange(0); }
-// Let the allocation after `n` more fail, none if negative.
-EXPORTED void fake_gpu_memory(long n) { memory_left = n; }
+EXPORTED long fake_gpu_live(void) { return live.get(); }
+EXPORTED long fake_gpu_launches(void) { return launches.set(0); }
+// Let the allocation, run or recording after `n` more fail, none if negative.
+EXPORTED void fake_gpu_memory(long n) { (void)memory_left.set(n); }
+EXPORTED void fake_gpu_enqueues(long n) { (void)enqueues_left.set(n); }
+EXPORTED void fake_gpu_recordings(long n) { (void)recordings_left.set(n); }
+// Whether runs can be recorded; whether kernels are made eagerly (TensorRT-RTX).
+EXPORTED void fake_gpu_capturable(bool yes) { capturable = yes; }
+EXPORTED bool fake_gpu_eager(void) { return eager; }
+// Let there be no GPU.
+EXPORTED void fake_gpu_missing(bool yes) { without_gpu = yes ? cudaErrorNoDevice : cudaSuccess; }

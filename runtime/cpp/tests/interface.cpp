@@ -141,6 +141,28 @@ void bad_options() {
     many.phases = 4096;
     CHECK(status_of([&] { large.stream(many); }) == SAL_INVALID_ARGUMENT);
     CHECK(std::strstr(sal_last_error(), "4 GiB"));
+    const auto of_map = [](const std::string &sides, int window, int stride) {
+        const std::string text = "meta salstream.schema 1\nmeta salstream.model fake\n"
+                                 "meta salstream.domain test\nmeta salstream.height 4\n"
+                                 "meta salstream.width 6\nmeta salstream.window " +
+                                 std::to_string(window) + "\nmeta salstream.map_frame " +
+                                 std::to_string(window - 1) + "\ninput frames u8 -1 " +
+                                 std::to_string(window) + " 4 6 3\noutput saliency f32 -1 " +
+                                 sides + "\n";
+        std::ofstream("map.onnx") << text;
+        sal::ModelOptions options;
+        options.library = fake_library.c_str();
+        sal::StreamOptions wanted;
+        wanted.stride = stride;
+        const sal::Model with_map = sal::Model::open("map.onnx", options);
+        return status_of([&] { with_map.stream(wanted); });
+    };
+    // Results that wait are counted: 64 of them, and those of each window.
+    CHECK(of_map("4000 4000", 1, 1) == SAL_OK);
+    CHECK(of_map("4000 4100", 1, 1) == SAL_INVALID_ARGUMENT);
+    CHECK(std::strstr(sal_last_error(), "4 GiB"));
+    CHECK(of_map("400 410", 16, 256) == SAL_OK);
+    CHECK(of_map("500 510", 16, 256) == SAL_INVALID_ARGUMENT);
     const sal::Model fast = open(1, true, "meta salstream.state_fps 1e-300\n");
     sal::StreamOptions options;
     options.fps = 30;
@@ -173,6 +195,33 @@ void providers() {
     CHECK(sal_model_open("model.onnx", nullptr, &model) == SAL_OK);
     sal_model_close(model);
     unsetenv("SALSTREAM_ONNXRUNTIME");
+    // Where the build has them: TensorRT, and CUDA for what it does not take.
+    fake_providers(true);
+    const auto with = [&](sal_provider provider, long fails, const char *says) {
+        sal_model_options chosen = fake_options();
+        chosen.provider = provider;
+        chosen.device = 1;
+        fake_says(says);
+        fake_fail_at(fails);
+        const sal_status status = sal_model_open("model.onnx", &chosen, &model);
+        fake_says(nullptr);
+        fake_fail_at(-1);
+        CHECK((status == SAL_OK) == (model != nullptr));
+        sal_model_close(model);
+        return status;
+    };
+    CHECK(with(SAL_CUDA, -1, nullptr) == SAL_OK);
+    CHECK(std::string(fake_appended()) == "cuda device_id=1;");
+    CHECK(with(SAL_TENSORRT, -1, nullptr) == SAL_OK);
+    CHECK(std::string(fake_appended()) == "tensorrt device_id=1;cuda device_id=1;");
+    // What the session says, which is the seventh call with CUDA.
+    CHECK(with(SAL_CUDA, 6, "CUDA failure 100: no CUDA-capable device") == SAL_LIBRARY_MISSING);
+    CHECK(std::strstr(sal_last_error(), "no CUDA-capable device"));
+    CHECK(with(SAL_CUDA, 6, "CUDA failure 2: out of memory ; GPU=0") == SAL_NO_MEMORY);
+    CHECK(with(SAL_CUDA, 6, "Protobuf parsing failed.") == SAL_MODEL_DAMAGED);
+    CHECK(with(SAL_CPU, 3, "bad_alloc") == SAL_NO_MEMORY);
+    fake_providers(false);
+    (void)fake_appended();
     std::ofstream("some.engine") << "engine";
     CHECK(sal_model_open("some.engine", nullptr, &model) != SAL_OK);
     CHECK(*sal_last_error());
@@ -222,6 +271,12 @@ void failures() {
     CHECK(status_of([&] { stream.flush(); }) == SAL_INVALID_STATE);
     CHECK(stream.next()->index == 0);
     CHECK(!stream.next());
+    stream.reset();
+    fake_says("CUDA failure 2: out of memory");
+    fake_fail_at(0);
+    CHECK(status_of([&] { stream.push(frame); }) == SAL_NO_MEMORY);
+    fake_fail_at(-1);
+    fake_says(nullptr);
     stream.reset();
     fake_gives_nan(true);
     CHECK(status_of([&] { stream.push(frame); }) == SAL_INFERENCE_FAILED);
@@ -305,11 +360,53 @@ void four_streams_on_one_model() {
     CHECK(results == 400);
 }
 
+// The model is closed while others push to their streams.
+void closing_while_others_push() {
+    for (int round = 0; round < 20; ++round) {
+        const std::string path = fake_model("model.onnx", 4, true);
+        const sal_model_options options = fake_options();
+        sal_model *model = nullptr;
+        CHECK(sal_model_open(path.c_str(), &options, &model) == SAL_OK);
+        std::vector<std::thread> threads;
+        std::atomic<int> running{0}, closed{0};
+        for (int number = 0; number < 4; ++number) {
+            sal_stream *stream = nullptr;
+            CHECK(sal_stream_new(model, nullptr, &stream) == SAL_OK);
+            threads.emplace_back([&, stream] {
+                const sal_frame frame = frame_of(grey, 4, 6);
+                sal_result result{};
+                result.struct_size = sizeof result;
+                ++running;
+                sal_status status = SAL_OK;
+                while (status == SAL_OK) {
+                    status = sal_stream_push(stream, &frame);
+                    (void)sal_stream_next(stream, &result);
+                }
+                if (status == SAL_MODEL_CLOSED && *sal_last_error()) ++closed;
+                sal_stream_free(stream);
+            });
+        }
+        while (running < 4) std::this_thread::yield();
+        sal_model_close(model);
+        for (std::thread &thread : threads) thread.join();
+        CHECK(closed == 4);
+    }
+}
+
 void wrapper() {
     const sal::Model model = open(1, false, "output conspicuity f32 -1 3 4 6\n");
     CHECK(std::string(model.info().model) == "fake");
     CHECK(std::string(model.info().backend) == "onnxruntime-cpu");
     CHECK(model.info().conspicuity_levels == 3);
+    struct {
+        sal_model_info known;
+        unsigned char newer[16];
+    } later;  // of a newer header
+    std::memset(&later, 0xAA, sizeof later);
+    later.known.struct_size = sizeof later;
+    CHECK(sal_model_info_get(model.get(), &later.known) == SAL_OK);
+    CHECK(later.known.conspicuity_levels == 3 && later.known.struct_size == sizeof later);
+    CHECK(later.newer[0] == 0xAA && later.newer[15] == 0xAA);
     sal::StreamOptions options;
     options.map_type = SAL_UINT8;
     sal::Stream stream = model.stream(options);
@@ -341,6 +438,7 @@ int main() {
     wrapper();
     CHECK(fake_live() == 0);
     four_streams_on_one_model();
+    closing_while_others_push();
     CHECK(fake_live() == 0);
     return 0;
 }

@@ -52,6 +52,10 @@ int main(void) {
     later.newer[3] = 1;
     EXPECT(sal_model_open("nowhere.onnx", &later.known, &model), SAL_INVALID_ARGUMENT);
     if (model) problems = 1;
+    later.newer[3] = 0;
+    later.known.struct_size = sizeof(size_t); /* one that has nothing but its size */
+    later.known.provider = 7;
+    EXPECT(sal_model_open("nowhere.onnx", &later.known, &model), SAL_FILE_UNREADABLE);
 
     EXPECT(sal_model_info_get(NULL, &info), SAL_INVALID_ARGUMENT);
     EXPECT(sal_stream_new(NULL, NULL, &stream), SAL_INVALID_ARGUMENT);

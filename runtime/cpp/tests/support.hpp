@@ -12,6 +12,9 @@ extern "C" {
 long fake_live(void);
 long fake_fail_at(long n);
 void fake_gives_nan(bool yes);
+void fake_says(const char *text);
+void fake_providers(bool yes);
+const char *fake_appended(void);
 }
 
 [[noreturn]] inline void failed(const char *file, int line, const char *condition) {
@@ -22,14 +25,15 @@ void fake_gives_nan(bool yes);
 
 inline const std::string fake_library = FAKE_ONNXRUNTIME;
 
-// A model of the stand-in, 4x6 pixels; `more` are further lines, `state` makes it recurrent.
+// A model of the stand-in; `more` are further lines, `state` makes it recurrent.
 inline std::string fake_model(const std::string &path, int window, bool state,
-                              const std::string &more = "", const std::string &schema = "1") {
+                              const std::string &more = "", int height = 4, int width = 6) {
     std::ofstream file(path);
-    file << "meta salstream.schema " << schema << "\nmeta salstream.model fake\n"
-         << "meta salstream.domain test\nmeta salstream.height 4\nmeta salstream.width 6\n"
-         << "meta salstream.window " << window << "\nmeta salstream.map_frame " << window - 1
-         << "\ninput frames u8 -1 " << window << " 4 6 3\noutput saliency f32 -1 4 6\n";
+    file << "meta salstream.schema 1\nmeta salstream.model fake\n"
+         << "meta salstream.domain test\nmeta salstream.height " << height
+         << "\nmeta salstream.width " << width << "\nmeta salstream.window " << window
+         << "\nmeta salstream.map_frame " << window - 1 << "\ninput frames u8 -1 " << window << " "
+         << height << " " << width << " 3\noutput saliency f32 -1 4 6\n";
     if (state) file << "input state_x f32 -1 2\noutput state_x_next f32 -1 2\n";
     file << more;
     return path;

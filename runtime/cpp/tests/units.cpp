@@ -7,6 +7,7 @@
 #include "preprocess.hpp"
 #include "ring.hpp"
 #include "sidecar.hpp"
+#include "signed.hpp"
 #include "support.hpp"
 
 namespace {
@@ -33,6 +34,18 @@ void json_is_strict() {
                              "\"\xed\xa0\x80\"", "\"\xf4\x90\x80\x80\"", "\"\xff\""}) {
         CHECK(!parse(text));
     }
+    using salstream::json::written;
+    for (const char *text :
+         {"0", "-7", "1.5", "-0.0", "100000.0", "1e+16", "1234567890123456.0", "0.0001", "1e-05",
+          "1.5e-07", "1.7976931348623157e+308", "5e-324", "NaN", "-Infinity", "[]", "{}"}) {
+        CHECK(written(*parse(text)) == text);
+    }
+    for (const char *text : {"-0", "1.50", "1e5", "1E+16", "1e16", "0.00001", "1e999", "1e-999",
+                             "0.1000000000000000055", "[ ]", "[1]"}) {
+        CHECK(written(*parse(text)) != text);
+    }
+    CHECK(written(*parse("{\"a\": [1, {}], \"b\": null}")) ==
+          "{\n \"a\": [\n  1,\n  {}\n ],\n \"b\": null\n}");
     CHECK(canonical(*parse(R"("\u00e9\ud83d\ude00\u007F")")) == R"("\u00e9\ud83d\ude00\u007f")");
     CHECK(!parse(std::string(100000, '[')));
     CHECK(parse("{\"a\": \"1\", \"a\": \"2\"}")->find("a")->text == "2");
@@ -127,14 +140,17 @@ void sidecars() {
  "tensors": [
   {
    "name": "frames",
+   "is_input": true,
+   "dtype": "uint8",
    "shape": [
     1,
     2
    ]
   }
  ],
- "checksum": "48087e2eb5c6fe6243bd747049e521394fd4f2284362ab4701806ff18488bc44"
-})json";
+ "checksum": "1bfcc031d52cac69e04c6530aca1a82ae1da274513bce880b7d29208bce7d30c"
+}
+)json";
     const auto sidecar = salstream::Sidecar::from_json(whole);
     CHECK(sidecar.metadata.at("salstream.attribution") == "Søren 😀 \"x\" \\ \x7f\x01");
     CHECK(sidecar.compute_capabilities.size() == 1);
@@ -143,7 +159,7 @@ void sidecars() {
         CHECK(text.find(from) != std::string::npos);
         return sidecar_status(text.replace(text.find(from), from.size(), to));
     };
-    CHECK(changed("\"schema\": 1", "\"schema\": 1 ") == SAL_OK);
+    CHECK(changed("\"schema\": 1", "\"schema\": 1 ") == SAL_MODEL_DAMAGED);
     for (const char *part : {"\"cd\"", "\"m\"", "1.5", "true", "null", "2147483648", "g.onnx"}) {
         CHECK(changed(part, "0") == SAL_MODEL_DAMAGED);
     }
@@ -170,11 +186,9 @@ void sidecars() {
     std::remove("unit.engine.json");
     std::ofstream("unit.engine") << "abc";
     CHECK(status() == SAL_FILE_UNREADABLE);
-    std::string fitting = whole.substr(0, whole.rfind(','));
+    std::string fitting = whole;
     fitting.replace(fitting.find("\"ab\""), 4, "\"" + salstream::sha256("abc") + "\"");
-    const auto content = salstream::json::parse(fitting + "}");
-    fitting += ", \"checksum\": \"" + salstream::sha256(salstream::json::canonical(*content));
-    std::ofstream("unit.engine.json") << fitting + "\"}";
+    std::ofstream("unit.engine.json") << signed_sidecar(*salstream::json::parse(fitting));
     CHECK(status() == SAL_OK);
     std::ofstream("unit.engine") << "abd";
     CHECK(status() == SAL_MODEL_DAMAGED);

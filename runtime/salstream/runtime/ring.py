@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from salstream.runtime.cuda import Gpu
+    from salstream.runtime.cuda import DeviceMemory, Gpu
+
+# Bytes, that TensorRT asks of a tensor's address. CUDA's own memory begins at more.
+ALIGNMENT: Final = 256
 
 
 class FrameRing:
@@ -78,7 +81,7 @@ class DeviceFrames:
     """A window that lies on the GPU; it changes with the ring's next ``push``.
 
     Attributes:
-        address: Where it starts.
+        address: Where it starts, a multiple of 256.
         shape: (1, frames, height, width, 3), uint8.
     """
 
@@ -95,6 +98,10 @@ class DeviceRing(FrameRing):
     The second slot is filled by a copy on the GPU, and a window is an address. The frames
     on the host stay, for windows that are read backwards.
 
+    TensorRT takes tensors at multiples of 256 bytes. Where a frame's size is one, so is every
+    window's address. Room between the slots would not do elsewhere, as a window has no gaps:
+    there each window is first copied, on the GPU, to a place of its own.
+
     Args:
         gpu: Where the twin lies.
         capacity: Frames to keep.
@@ -106,6 +113,9 @@ class DeviceRing(FrameRing):
         self._gpu = gpu
         self._memory = gpu.allocate(self._buffer.nbytes)
         self._frame_bytes: int = self._buffer[0].nbytes
+        self._together: DeviceMemory | None = None
+        if self._frame_bytes % ALIGNMENT:
+            self._together = gpu.allocate(capacity * self._frame_bytes)
 
     def push(self, frame: NDArray[np.uint8]) -> None:
         """Add a frame, uint8 of the ring's shape; the oldest one falls out."""
@@ -120,9 +130,12 @@ class DeviceRing(FrameRing):
 
     def batch(self) -> DeviceFrames:
         """Return the window as its backend's ``run`` takes it: an address on the GPU."""
-        return DeviceFrames(
-            self._address(self._end() - len(self)), (1, len(self), *self._buffer.shape[1:])
-        )
+        address = self._address(self._end() - len(self))
+        if self._together is not None:
+            with self._gpu.lock:
+                self._gpu.copy(self._together.address, address, len(self) * self._frame_bytes)
+            address = self._together.address
+        return DeviceFrames(address, (1, len(self), *self._buffer.shape[1:]))
 
     def _address(self, slot: int) -> int:
         return self._memory.address + slot * self._frame_bytes

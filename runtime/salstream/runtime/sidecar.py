@@ -103,6 +103,7 @@ class Sidecar:
         sidecar = cls(**content)
         if sidecar.to_json() != text:  # a changed blank, for example
             raise ValueError("it is not as salstream wrote it")
+        _check_kinds(sidecar)
         return sidecar
 
     @property
@@ -167,6 +168,37 @@ def read_engine(path: Path) -> tuple[bytes, Sidecar]:
             f"copied without the other; {again}"
         )
     return engine, sidecar
+
+
+def _check_kinds(sidecar: Sidecar) -> None:
+    """Refuse facts of another kind than salstream writes (C++ has the same rules).
+
+    Raises:
+        ValueError: There is one.
+    """
+
+    def check(name: str, right: bool) -> None:
+        if not right:
+            raise ValueError(f"its {name} is of another kind: {getattr(sidecar, name)!r:.80}")
+
+    def counts(values: tuple[Any, ...]) -> bool:
+        return all(type(value) is int and 1 <= value < 2**31 for value in values)
+
+    for name in ("engine_sha256", "graph_sha256", "graph", "flavour", "version", "precision"):
+        check(name, isinstance(getattr(sidecar, name), str))
+    check("flavour", sidecar.flavour in FLAVOURS)
+    check("gpu", sidecar.gpu is None or isinstance(sidecar.gpu, str))
+    capabilities: tuple[Any, ...] = sidecar.compute_capabilities
+    check("compute_capabilities", all(isinstance(one, str) for one in capabilities))
+    batch: tuple[Any, ...] = sidecar.batch
+    check("batch", len(batch) == 3 and counts(batch) and batch == tuple(sorted(batch)))
+    check("options", isinstance(sidecar.options, dict))
+    check("metadata", isinstance(sidecar.metadata, dict))
+    check("metadata", all(isinstance(value, str) for value in sidecar.metadata.values()))
+    for tensor in sidecar.tensors:
+        check("tensors", isinstance(tensor.name, str) and isinstance(tensor.dtype, str))
+        check("tensors", isinstance(tensor.is_input, bool) and counts(tensor.shape))
+    check("tensors", len({tensor.name for tensor in sidecar.tensors}) == len(sidecar.tensors))
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

@@ -23,8 +23,11 @@
  *          at a time: a call while another thread is inside returns SAL_IN_USE. Different
  *          streams, also of one model, are independent.
  * Structs  start with struct_size = sizeof(the struct); set the rest to zero for defaults.
- *          So a program built with this header runs with later libraries. Their fields of
- *          an enumeration are int32_t, for the size of an enum is the compiler's choice.
+ *          So a program built with this header runs with later libraries. With earlier ones,
+ *          whose structs are shorter, it runs as long as it leaves the rest of what it gives
+ *          at zero (else SAL_INVALID_ARGUMENT); in structs that they fill, the rest stays as
+ *          it was. Fields of an enumeration are int32_t, for the size of an enum is the
+ *          compiler's choice.
  *
  * The library prints nothing, never ends the process, and throws nothing.
  */
@@ -34,11 +37,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(SALSTREAM_STATIC)
-#define SAL_API
-#else
 #define SAL_API __attribute__((visibility("default")))
-#endif
 
 #ifdef __cplusplus
 extern "C" {
@@ -54,9 +53,9 @@ typedef enum sal_status {
     SAL_FILE_UNREADABLE = 6,   /* a file is missing or cannot be read */
     SAL_MODEL_DAMAGED = 7,     /* a file is damaged, or none that salstream exported */
     SAL_SCHEMA_UNKNOWN = 8,    /* written by an older or newer salstream */
-    SAL_LIBRARY_MISSING = 9,   /* the inference library cannot be used */
+    SAL_LIBRARY_MISSING = 9,   /* the inference library, or its GPU, cannot be used */
     SAL_INFERENCE_FAILED = 10, /* the graph failed, or gave a map that is not finite */
-    SAL_NO_MEMORY = 11,
+    SAL_NO_MEMORY = 11,        /* on the host or on the GPU */
     SAL_INTERNAL = 12          /* a defect of salstream */
 } sal_status;
 

@@ -11,6 +11,10 @@
 #ifndef SALSTREAM_HPP
 #define SALSTREAM_HPP
 
+#if __cplusplus < 201703L
+#error "salstream.hpp takes C++17: compile with -std=c++17 or later"
+#endif
+
 #include <cstddef>
 #include <cstdint>
 #include <memory>
