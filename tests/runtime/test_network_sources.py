@@ -25,7 +25,7 @@ import cv2
 import pytest
 
 from clips import number_image, numbered_clip, read_number
-from salstream.runtime.errors import SalstreamError
+from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.runtime.sources import Source, open_source
 
 FRAMES = 60
@@ -70,7 +70,8 @@ def read_live(source: Source, limit: int = 10_000) -> tuple[list[int], Salstream
 
 def assert_one_sentence(error: SalstreamError | None, *parts: str) -> None:
     text = str(error)
-    assert type(error) is SalstreamError
+    assert isinstance(error, SalstreamError)
+    assert not isinstance(error, UsageError)
     assert "\n" not in text
     assert "Errno" not in text
     assert "geheim" not in text

@@ -128,6 +128,17 @@ def test_a_live_source_drops_rather_than_lags_and_says_so() -> None:
     assert max(behind) < 20
 
 
+def test_what_a_live_source_drops_stays_in_the_windows() -> None:
+    backend = FakeBackend(spec(16), seconds=0.05)
+    stream = Stream(LiveSource(60), Predictor(backend, start="repeat"))
+    results = list(stream)
+    assert stream.dropped > 20
+    assert len(results) + stream.dropped == 60
+    for result in results:
+        window, _ = backend.asked(result.map)
+        assert window == tuple(max(0, n) for n in range(result.index - 15, result.index + 1))
+
+
 def test_latencies_are_reported_per_stage() -> None:
     stream = stream_of([numbered(n) for n in range(30)], FakeBackend(spec(), seconds=0.005))
     list(stream)
