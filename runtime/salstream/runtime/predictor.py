@@ -25,14 +25,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Generator
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from salstream.runtime.backends import Backend, Output
+from salstream.runtime.backends import Backend, Output, Request
 from salstream.runtime.errors import UsageError
 from salstream.runtime.preprocess import prepare
 from salstream.runtime.results import Result
@@ -53,14 +52,6 @@ class _NoMap(Enum):
 
 
 _Numbered = tuple[int, Output | _NoMap]
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A run of the graph that is wanted: what ``Backend.run`` takes."""
-
-    frames: Any
-    state: Any
 
 
 Steps = Generator[Request, Output, list[Result]]
