@@ -48,6 +48,10 @@ class Timings:
         yield
         self.add(stage, time.perf_counter() - begin)
 
+    def all_of(self, stage: str) -> list[float]:
+        """Return the milliseconds of one stage, oldest first."""
+        return list(self._stages.get(stage, ()))
+
     def percentiles(self) -> dict[str, dict[str, float]]:
         """Return p50, p95 and p99 in milliseconds by stage."""
         return {
