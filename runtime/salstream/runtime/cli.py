@@ -294,7 +294,7 @@ def _run_fleet(fleet: Fleet, as_json: bool, console: Console) -> None:
             typer.echo(json.dumps({"cameras": by_name}))
         else:
             for name, summary in summaries.items():
-                if len(summaries) > 1:
+                if summary.frames and len(summaries) > 1:
                     console.print(f"{name} ({summary.source}):", soft_wrap=True)
                 if summary.frames:
                     print_summary(summary, console)

@@ -30,7 +30,8 @@ from salstream.runtime.sources import redact
 
 _ROOM: Final = 2  # results that may wait for a camera's outputs before it is passed by
 _WATCH_S: Final = 0.1
-_CLOSE_S: Final = 1.5  # for everything to end; what a silent server still holds is left behind
+_CLOSE_S: Final = 1.2  # for the model and the outputs to end
+_LEAVE_S: Final = 0.2  # for captures; one that a silent server holds ends by itself, later
 
 
 class Member:
@@ -159,7 +160,8 @@ class Fleet:
         self._stop = False
         self._turns = count(1)
         self._error: BaseException | None = None
-        self._threads: list[threading.Thread] = []
+        self._workers: list[threading.Thread] = []
+        self._captures: list[threading.Thread] = []
 
     def run(self) -> None:
         """Stream until every camera has ended; an exception ends them all.
@@ -172,7 +174,7 @@ class Fleet:
         first = self.members[0]
         alone = len(self.members) == 1
         try:
-            self._begin(write_here=first if alone else None)
+            self._begin(here=first if alone else None)
             if alone:
                 self._write(first)
             with self._changed:
@@ -197,7 +199,7 @@ class Fleet:
     @property
     def running(self) -> bool:
         """Whether a camera has not ended yet."""
-        return bool(self._threads) and not all(member.closed for member in self.members)
+        return bool(self._workers) and not all(member.closed for member in self.members)
 
     def close(self) -> None:
         """End all cameras and complete their outputs, within two seconds; safe to call again."""
@@ -206,9 +208,10 @@ class Fleet:
             self._changed.notify_all()
         for member in self.members:
             member.source.close()
-        deadline = time.monotonic() + _CLOSE_S
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        for threads, seconds in ((self._workers, _CLOSE_S), (self._captures, _LEAVE_S)):
+            deadline = time.monotonic() + seconds
+            for thread in threads:
+                thread.join(max(0.0, deadline - time.monotonic()))
 
     def _raise(self) -> None:
         if self._error is not None:
@@ -224,8 +227,8 @@ class Fleet:
                 + "; ".join(f"{member.camera.name}: {member.error}" for member in failed)
             )
 
-    def _begin(self, write_here: Member | None = None) -> None:
-        if self._threads:
+    def _begin(self, here: Member | None = None) -> None:
+        if self._workers:
             raise RuntimeError("a fleet runs once")
         with ExitStack() as stack:
             for member in self.members:
@@ -233,18 +236,10 @@ class Fleet:
                     stack.enter_context(closing(sink))
                     member.sinks.append(sink)
             stack.pop_all()  # from here on the writers close them
-        work: list[tuple[str, Callable[..., None], tuple[Member, ...]]] = [
-            ("predict", self._predict, ())
-        ]
-        # the writers first: closing waits for those that write files before all others
-        work += [("write", self._write, (m,)) for m in self.members if m is not write_here]
-        work += [("capture", self._capture, (m,)) for m in self.members]
-        for name, target, arguments in work:
-            thread = threading.Thread(
-                target=target, args=arguments, name=f"salstream-{name}", daemon=True
-            )
-            self._threads.append(thread)
-        for thread in self._threads:
+        self._workers = [_thread("predict", self._predict)]
+        self._workers += [_thread("write", self._write, m) for m in self.members if m is not here]
+        self._captures = [_thread("capture", self._capture, m) for m in self.members]
+        for thread in (*self._workers, *self._captures):
             thread.start()
 
     # Capture: one thread for each camera
@@ -427,6 +422,10 @@ class Fleet:
                     break
                 self._changed.wait(_WATCH_S)
         return None
+
+
+def _thread(name: str, target: Callable[..., None], *arguments: Member) -> threading.Thread:
+    return threading.Thread(target=target, args=arguments, name=f"salstream-{name}", daemon=True)
 
 
 def _is_ready(member: Member) -> bool:
