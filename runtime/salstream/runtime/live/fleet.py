@@ -46,7 +46,9 @@ class Member:
         error: What ended it; None: nothing did, or its source came to its end.
     """
 
-    def __init__(self, camera: Camera, source: ReconnectingSource) -> None:
+    def __init__(self, camera: Camera, source: ReconnectingSource, lock: threading.RLock) -> None:
+        self.taken = threading.Condition(lock)  # its unread frame has been
+        self.made = threading.Condition(lock)  # a result has been, or nothing more will be
         self.camera = camera
         self.source = source
         self.predictor: Predictor | None = None
@@ -64,6 +66,7 @@ class Member:
         self.results: deque[tuple[Result, float]] = deque()
         self.captured_all = False
         self.served_all = False
+        self.leaving = False  # what its capture says from now on does not count
         self.closed = False
 
     def steps(self, captured: Captured | None) -> Steps:
@@ -148,15 +151,17 @@ class Fleet:
         self._sinks = sinks
         self._limit = limit
         self._batch = batch or model.backend.batch
+        lock = threading.RLock()  # guards what threads share of the members
+        self._work = threading.Condition(lock)  # there is something to do for the model
+        self._ended = threading.Condition(lock)  # a camera has
         self.members: list[Member] = []
         for name, source in sources.items():
             shown = source if isinstance(source, str | int) else getattr(source, "name", "frames")
             shown = f"camera {source}" if isinstance(source, int) else str(shown)
             camera = Camera(name, redact(shown), on_event)
             opened = ReconnectingSource(source, camera, reconnect, fps=fps, timeout_s=timeout_s)
-            self.members.append(Member(camera, opened))
+            self.members.append(Member(camera, opened, lock))
         self.cameras = [member.camera for member in self.members]
-        self._changed = threading.Condition()  # guards what threads share of the members
         self._stop = False
         self._turns = count(1)
         self._error: BaseException | None = None
@@ -177,9 +182,9 @@ class Fleet:
             self._begin(here=first if alone else None)
             if alone:
                 self._write(first)
-            with self._changed:
-                while not all(member.closed for member in self.members):
-                    self._changed.wait(0.5)
+            with self._ended:
+                while self.running:
+                    self._ended.wait(0.5)
         finally:
             self.close()
         self._raise()
@@ -203,9 +208,12 @@ class Fleet:
 
     def close(self) -> None:
         """End all cameras and complete their outputs, within two seconds; safe to call again."""
-        with self._changed:
+        with self._work:
             self._stop = True
-            self._changed.notify_all()
+            self._work.notify_all()
+            for member in self.members:
+                member.leaving = True
+                member.made.notify_all()
         for member in self.members:
             member.source.close()
         for threads, seconds in ((self._workers, _CLOSE_S), (self._captures, _LEAVE_S)):
@@ -252,10 +260,11 @@ class Fleet:
             error = caught
         finally:
             member.source.close()
-            with self._changed:
-                member.error = member.error or error
+            with self._work:
+                if not member.leaving:
+                    member.error = member.error or error
                 member.captured_all = True
-                self._changed.notify_all()
+                self._work.notify_all()
 
     def _new_predictor(self, source: ReconnectingSource) -> Predictor:
         start: Start | None = "repeat" if source.live else None
@@ -282,9 +291,9 @@ class Fleet:
             captured = Captured(frame, prepare(frame.image, self.model.spec), begin)
             member.timings.add("decode", decoded - begin)
             member.timings.add("preprocess", time.perf_counter() - decoded)
-            with self._changed:
-                while not member.source.live and member.unread is not None and not self._stop:
-                    self._changed.wait(_WATCH_S)
+            with self._work:
+                while not member.source.live and member.unread is not None and not member.leaving:
+                    member.taken.wait(_WATCH_S)
                 if member.unread is not None:
                     member.gone += captured.take_over(member.unread, member.predictor)
                 member.unread = captured
@@ -292,7 +301,7 @@ class Fleet:
                 member.captured_s = time.monotonic()
                 member.camera.frames += 1
                 member.count_dropped()
-                self._changed.notify_all()
+                self._work.notify_all()
 
     # The model: one thread for all
 
@@ -302,15 +311,15 @@ class Fleet:
                 self._serve(turns)
         except BaseException as caught:  # whatever it is, the run ends with it
             self._error = caught
-        with self._changed:
+        with self._work:
             for member in self.members:
                 member.error = member.error or self._error
                 member.served_all = True
-            self._changed.notify_all()
+                member.made.notify_all()
 
     def _next_turns(self) -> list[tuple[Member, Captured | None]]:
         """Wait for cameras to serve, those first that have waited longest; none: it is the end."""
-        with self._changed:
+        with self._work:
             while not self._stop:
                 self._watch()
                 if all(member.served_all for member in self.members):
@@ -321,9 +330,9 @@ class Fleet:
                     turns = [(member, member.unread) for member in ready]
                     for member in ready:
                         member.turn, member.unread = next(self._turns), None
-                    self._changed.notify_all()
+                        member.taken.notify_all()
                     return turns
-                self._changed.wait(_WATCH_S)
+                self._work.wait(_WATCH_S)
         return []
 
     def _watch(self) -> None:
@@ -349,12 +358,12 @@ class Fleet:
             for (member, steps, _), output in zip(asked, outputs, strict=True):
                 member.timings.add("infer", seconds)
                 self._advance(member, steps, wanted, output)
-        with self._changed:
+        with self._work:
             for member, captured in turns:
                 member.count_dropped()
                 if captured is None:
                     member.served_all = True
-            self._changed.notify_all()
+                    member.made.notify_all()
 
     def _advance(
         self,
@@ -380,10 +389,10 @@ class Fleet:
         # a map of the connection before does not make the next one live
         if member.cuts_served == member.cuts:
             member.camera.enter(State.LIVE, after=(State.WARMING,))
-        with self._changed:
-            if member.sinks:
+        if member.sinks:
+            with member.made:
                 member.results.append((result, begin))
-            self._changed.notify_all()
+                member.made.notify_all()
 
     # Outputs: one thread for each camera
 
@@ -404,23 +413,25 @@ class Fleet:
         except Exception as caught:  # whatever it is, it is this camera's alone
             error = caught
         finally:
+            member.leaving = True
             member.source.close()
             member.error = error = member.error or error
             member.camera.enter(*((State.FAILED, str(error)) if error else (State.ENDED, None)))
-            with self._changed:
+            with self._work:
                 member.served_all = member.closed = True
                 member.unread = None
-                self._changed.notify_all()
+                self._work.notify_all()
+                self._ended.notify_all()
 
     def _next_result(self, member: Member) -> tuple[Result, float] | None:
-        with self._changed:
+        with member.made:
             while not self._stop:
                 if member.results:
-                    self._changed.notify_all()
+                    self._work.notify_all()  # there is room again
                     return member.results.popleft()
                 if member.served_all:
                     break
-                self._changed.wait(_WATCH_S)
+                member.made.wait(1.0)
         return None
 
 
