@@ -73,28 +73,25 @@ class Backend(Protocol):
         """
         ...
 
+    def run_batch(self, requests: Sequence[Request]) -> list[Output]:
+        """Run the graph for several streams: at once, where that can be.
 
-def run_together(backend: Backend, requests: Sequence[Request]) -> list[Output]:
-    """Run the graph for several streams: as one batch, where windows and states are arrays.
+        Args:
+            requests: One for each stream.
 
-    Args:
-        backend: What runs it.
-        requests: One per stream.
-
-    Returns:
-        One output per request, in their order.
-    """
-    outputs: dict[int, Output] = {}
-    for starts in (True, False):  # a state that has not begun cannot be joined to others
-        group = [number for number, item in enumerate(requests) if (item.state is None) == starts]
-        batch = _joined([requests[number] for number in group]) if len(group) > 1 else None
-        if batch is None:
-            for number in group:
-                outputs[number] = backend.run(requests[number].frames, requests[number].state)
-        else:
-            output = backend.run(batch.frames, batch.state)
-            outputs |= {number: _row(output, row) for row, number in enumerate(group)}
-    return [outputs[number] for number in range(len(requests))]
+        Returns:
+            One output for each, in their order, as ``run`` would give it.
+        """
+        outputs: dict[int, Output] = {}
+        for starts in (True, False):  # a state that has not begun cannot be joined to others
+            group = [n for n, request in enumerate(requests) if (request.state is None) == starts]
+            whole = _joined([requests[n] for n in group]) if len(group) > 1 else None
+            if whole is None:
+                outputs |= {n: self.run(requests[n].frames, requests[n].state) for n in group}
+            else:
+                output = self.run(whole.frames, whole.state)
+                outputs |= {n: _row(output, row) for row, n in enumerate(group)}
+        return [outputs[n] for n in range(len(requests))]
 
 
 def _joined(requests: Sequence[Request]) -> Request | None:

@@ -16,7 +16,7 @@ from itertools import count
 from types import TracebackType
 from typing import Final, Self
 
-from salstream.runtime.backends import Request, run_together
+from salstream.runtime.backends import Request
 from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.runtime.live.camera import Camera, Event, State
 from salstream.runtime.live.source import CameraSource, Reconnect, ReconnectingSource
@@ -352,7 +352,7 @@ class Fleet:
             self._advance(member, steps, wanted)
         while wanted:
             begin = time.perf_counter()
-            outputs = run_together(self.model.backend, [request for *_, request in wanted])
+            outputs = self.model.backend.run_batch([request for *_, request in wanted])
             seconds = (time.perf_counter() - begin) / len(wanted)
             asked, wanted = wanted, []
             for (member, steps, _), output in zip(asked, outputs, strict=True):
