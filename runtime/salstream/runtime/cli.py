@@ -281,7 +281,6 @@ def _run_fleet(fleet: Fleet, as_json: bool, console: Console) -> None:
 
     summaries: dict[str, Summary] = {}
     try:
-        # Whoever watches `fleet.cameras` begins here, before anything streams.
         run_fleet(fleet, summaries)
     except (KeyboardInterrupt, SystemExit):
         _say("Interrupted: what was written so far is complete.")

@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import cv2
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from salstream.runtime.live.camera import Event, State
+from salstream.runtime.live.camera import Camera, Event, State
 from salstream.runtime.run import Summary
 
 if TYPE_CHECKING:
@@ -39,12 +39,18 @@ def log_event(event: Event) -> None:
     logger.log(level, "%s: %s%s", event.camera, event.state, reason, extra=fields)
 
 
-def run_fleet(fleet: Fleet, summaries: dict[str, Summary]) -> None:
+def run_fleet(
+    fleet: Fleet,
+    summaries: dict[str, Summary],
+    watch: Callable[[list[Camera]], AbstractContextManager[object]] | None = None,
+) -> None:
     """Stream until every camera has ended, and fill in the summaries, also when something fails.
 
     Args:
         fleet: One that has not begun.
         summaries: Filled in, by the camera's name.
+        watch: Whoever looks at the cameras meanwhile: entered before anything streams, left
+            after everything has ended.
 
     Raises:
         SalstreamError: The model failed, or a camera did.
@@ -53,7 +59,7 @@ def run_fleet(fleet: Fleet, summaries: dict[str, Summary]) -> None:
     cv2.setNumThreads(1)
     begin = time.perf_counter()
     try:
-        with _progress(fleet):
+        with watch(fleet.cameras) if watch else nullcontext(), _progress(fleet):
             fleet.run()
     finally:
         summaries |= summaries_of(fleet, time.perf_counter() - begin)
