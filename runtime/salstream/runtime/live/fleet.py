@@ -319,20 +319,21 @@ class Fleet:
 
     def _next_turns(self) -> list[tuple[Member, Captured | None]]:
         """Wait for cameras to serve, those first that have waited longest; none: it is the end."""
-        with self._work:
-            while not self._stop:
-                self._watch()
+        while not self._stop:
+            self._watch()
+            with self._work:
                 if all(member.served_all for member in self.members):
                     break
                 ready = [member for member in self.members if _is_ready(member)]
-                if ready:
-                    ready = sorted(ready, key=lambda member: member.turn)[: self._batch]
-                    turns = [(member, member.unread) for member in ready]
-                    for member in ready:
-                        member.turn, member.unread = next(self._turns), None
-                        member.taken.notify_all()
-                    return turns
-                self._work.wait(_WATCH_S)
+                if not ready:
+                    self._work.wait(_WATCH_S)
+                    continue
+                ready = sorted(ready, key=lambda member: member.turn)[: self._batch]
+                turns = [(member, member.unread) for member in ready]
+                for member in ready:
+                    member.turn, member.unread = next(self._turns), None
+                    member.taken.notify_all()
+                return turns
         return []
 
     def _watch(self) -> None:
