@@ -357,6 +357,27 @@ def test_files_wait_for_the_model(tmp_path: Path) -> None:
     assert [camera.status().dropped for camera in fleet.cameras] == [0, 0]
 
 
+def test_a_file_behind_http_waits_and_is_read_once(tmp_path: Path) -> None:
+    clip = numbered_clip(tmp_path / "clip.mp4", 40, container_options={"movflags": "faststart"})
+    content = clip.read_bytes()
+
+    def talk(connection: socket.socket) -> None:
+        connection.recv(4096)
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(content)}\r\n\r\n"
+        connection.sendall(head.encode() + content)
+
+    keep = Keep()
+    with serving(talk) as port:
+        fleet = Fleet(
+            model_of(Numbers(seconds=0.01)),
+            {"file": f"http://127.0.0.1:{port}/clip.mp4"},
+            sinks=lambda camera: [keep],
+        )
+        fleet.run()
+    assert [read_number(result.frame) for result in keep.results] == list(range(40))
+    assert fleet.cameras[0].status().dropped == 0
+
+
 def test_the_model_s_failure_ends_the_run() -> None:
     class Broken(FakeBackend):
         def run(self, frames: NDArray[np.uint8], state: object) -> Output:
