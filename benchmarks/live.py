@@ -89,7 +89,7 @@ def latency(folder: Path, seconds: float) -> None:
             for fifth in range(1, 6):
                 before = len(_latencies(fleet))
                 time.sleep(seconds / 5)
-                values = np.array(_latencies(fleet)[before:])
+                values = _latencies(fleet)[before:]
                 half, almost, most = np.percentile(values, (50, 99, 100))
                 print(
                     f"{fifth}/5: {len(values)} maps, capture to map p50 {half:.0f} ms, "
@@ -220,7 +220,7 @@ def _wait_for_maps(fleet: Fleet) -> None:
         time.sleep(0.05)
 
 
-def _latencies(fleet: Fleet) -> list[float]:
+def _latencies(fleet: Fleet) -> NDArray[np.float64]:
     return fleet.members[0].timings.all_of("capture_to_map")
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fakes import FakeBackend, numbered, spec
 from salstream.runtime import Predictor, SalstreamError, Stream
+from salstream.runtime.pipeline import Timings
 from salstream.runtime.sources import Frame, open_source
 
 
@@ -157,3 +158,13 @@ def test_every_run_of_a_window_model_is_timed_alone() -> None:
     infer = stream.timings.percentiles()["infer"]
     assert len(backend.runs) == 20
     assert 5 <= infer["p50"] <= infer["p99"] < 50
+
+
+def test_timings_are_those_of_the_latest_frames() -> None:
+    timings = Timings()
+    for number in range(10_003):
+        timings.add("infer", number / 1000)
+    latest = timings.all_of("infer")
+    assert latest.tolist() == pytest.approx(list(range(3, 10_003)))
+    assert timings.percentiles()["infer"]["p50"] == pytest.approx(5_002.5)
+    assert timings.all_of("write").size == 0
