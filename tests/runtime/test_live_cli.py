@@ -40,8 +40,19 @@ def camera() -> Iterator[str]:
         yield f"http://me:geheim@127.0.0.1:{port}/"
 
 
+_programs: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def _no_program_is_left() -> Iterator[None]:
+    yield
+    while _programs:
+        with _programs.pop() as program:
+            program.kill()
+
+
 def start(graph: Path, *arguments: str | Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    program = subprocess.Popen(
         [PROGRAM, "run", *map(str, arguments), "--model", graph, "--backend", "onnxruntime:cpu"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -49,6 +60,8 @@ def start(graph: Path, *arguments: str | Path) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+    _programs.append(program)
+    return program
 
 
 def until_written(path: Path, lines: int) -> None:
