@@ -119,7 +119,8 @@ def compare_shares(folder: Path, seconds: float, rounds: int) -> None:
             spreads.append(max(shares) / min(shares) - 1)
             print(
                 f"round {number + 1}: one {alone:.1f}, four {together:.1f} maps per second, "
-                f"ratio {ratios[-1]:.3f}, in batches {batched[-1]:.3f}; shares {shares}, apart by {spreads[-1]:.1%}",
+                f"ratio {ratios[-1]:.3f}, in batches {batched[-1]:.3f}; "
+                f"shares {shares}, apart by {spreads[-1]:.1%}",
                 flush=True,
             )
     print(
