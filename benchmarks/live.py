@@ -101,32 +101,36 @@ def latency(folder: Path, seconds: float) -> None:
 
 
 def compare_shares(folder: Path, seconds: float, rounds: int) -> None:
-    """Print the maps per second of one camera of 120 fps and of four of 30, in turns.
+    """Print what one camera of 120 fps and four of 30 get, in turns.
 
-    The four are also served as one batch.
+    The four are also served as one batch. What a map costs a core says more than maps per second
+    where other programs run.
     """
     model = SaliencyModel.open("unisal-dhf1k")
-    ratios, batched, spreads = [], [], []
+    kinds = {"one": 1, "four": 1, "four, in batches": 4}
+    rates: dict[str, list[float]] = {kind: [] for kind in kinds}
+    costs: dict[str, list[float]] = {kind: [] for kind in kinds}
+    spreads = []
     with ExitStack() as stack:
         one = {"one": stack.enter_context(Server(folder, fps=120)).url}
         four = {f"c{n}": stack.enter_context(Server(folder, fps=30)).url for n in range(4)}
         for number in range(rounds):
-            alone = sum(_maps(model, one, seconds)) / seconds
-            shares = _maps(model, four, seconds)
-            together = sum(shares) / seconds
-            ratios.append(together / alone)
-            batched.append(sum(_maps(model, four, seconds, batch=4)) / seconds / alone)
-            spreads.append(max(shares) / min(shares) - 1)
-            print(
-                f"round {number + 1}: one {alone:.1f}, four {together:.1f} maps per second, "
-                f"ratio {ratios[-1]:.3f}, in batches {batched[-1]:.3f}; "
-                f"shares {shares}, apart by {spreads[-1]:.1%}",
-                flush=True,
-            )
-    print(
-        f"median ratio {statistics.median(ratios):.3f}, in batches "
-        f"{statistics.median(batched):.3f}, largest spread {max(spreads):.1%}"
-    )
+            for kind, batch in kinds.items():
+                shares, cpu_s = _maps(model, one if kind == "one" else four, seconds, batch)
+                rates[kind].append(sum(shares) / seconds)
+                costs[kind].append(1000 * cpu_s / sum(shares))
+                if kind == "four":
+                    spreads.append(max(shares) / min(shares) - 1)
+                print(
+                    f"round {number + 1}, {kind}: {rates[kind][-1]:.1f} maps per second, "
+                    f"{costs[kind][-1]:.1f} ms of a core for each, {shares}",
+                    flush=True,
+                )
+    for kind in kinds:
+        maps = statistics.median(a / b for a, b in zip(rates[kind], rates["one"], strict=True))
+        work = statistics.median(a / b for a, b in zip(costs[kind], costs["one"], strict=True))
+        print(f"{kind}: {maps:.3f} of one's maps per second, {work:.3f} of its work for each")
+    print(f"largest spread of the shares {max(spreads):.1%}")
 
 
 def soak_test(folder: Path, seconds: float, kill_every: float) -> None:
@@ -214,14 +218,18 @@ def _streaming(model: SaliencyModel, urls: dict[str, str], batch: int) -> Iterat
         yield fleet
 
 
-def _maps(model: SaliencyModel, urls: dict[str, str], seconds: float, batch: int = 1) -> list[int]:
-    """Return how many maps each camera got."""
+def _maps(
+    model: SaliencyModel, urls: dict[str, str], seconds: float, batch: int
+) -> tuple[list[int], float]:
+    """Return how many maps each camera got, and the seconds of a core that it took."""
     with _streaming(model, urls, batch) as fleet:
         time.sleep(3)  # what was sent while connecting comes in a burst
         before = [camera.status().maps for camera in fleet.cameras]
+        begin = time.process_time()
         time.sleep(seconds)
+        cpu_s = time.process_time() - begin
         after = [camera.status().maps for camera in fleet.cameras]
-    return [end - begin for begin, end in zip(before, after, strict=True)]
+    return [end - begin for begin, end in zip(before, after, strict=True)], cpu_s
 
 
 def _wait_for_maps(fleet: Fleet) -> None:
