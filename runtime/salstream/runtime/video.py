@@ -224,7 +224,8 @@ class Video(Reader):
                 yield picture
                 seen = time.monotonic()
             if self.live and self._arrived_s - seen > self._timeout_s:
-                self._broken = f"no picture for {self._timeout_s:g} s"
+                only = ", only damaged or too large ones" if self.damaged else ""
+                self._broken = f"no picture for {self._timeout_s:g} s{only}"
                 return
         yield from self._decode(None)
 
