@@ -183,7 +183,9 @@ def test_bad_sources(tmp_path: Path) -> None:
     refused(salstream("run", "gopher://camera"), 2, "gopher://camera", "rtsp://")
     refused(salstream("run", "7"), 1, "camera 7 cannot be opened", "check that it is plugged in")
     refused(
-        salstream("run", "rtsp://admin:secret@127.0.0.1:9/live"), 1, "rtsp://admin:***@127.0.0.1"
+        salstream("run", "rtsp://admin:secret@127.0.0.1:9/live", "--reconnect", "0"),
+        1,
+        "rtsp://admin:***@127.0.0.1",
     )
 
 

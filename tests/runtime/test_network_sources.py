@@ -7,16 +7,14 @@ servers are a few lines of Python each, and ffmpeg for RTMP.
 from __future__ import annotations
 
 import base64
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from functools import cache, partial
+from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,13 +23,13 @@ import cv2
 import pytest
 
 from clips import number_image, numbered_clip, read_number
-from salstream.runtime.errors import SalstreamError
+from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.runtime.sources import Source, open_source
+from servers import FFMPEG, RtspServer, free_port
 
 FRAMES = 60
 FPS = 30
 TIMEOUT_S = 1.0
-FFMPEG = shutil.which("ffmpeg")
 
 
 @pytest.fixture(scope="module")
@@ -70,19 +68,13 @@ def read_live(source: Source, limit: int = 10_000) -> tuple[list[int], Salstream
 
 def assert_one_sentence(error: SalstreamError | None, *parts: str) -> None:
     text = str(error)
-    assert type(error) is SalstreamError
+    assert isinstance(error, SalstreamError)
+    assert not isinstance(error, UsageError)
     assert "\n" not in text
     assert "Errno" not in text
     assert "geheim" not in text
     for part in parts:
         assert part in text
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def sent_in_time(data: bytes, send: Callable[[bytes], object], seconds: float = 1.0) -> None:
@@ -366,89 +358,6 @@ def test_rtmp(mp4: Path) -> None:
 
 
 # RTSP
-
-RTSP_SERVER = """
-import sys
-import gi
-gi.require_version("Gst", "1.0")
-gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer
-
-Gst.init(None)
-missing = [name for name in ("qtdemux", "rtph264pay") if not Gst.ElementFactory.find(name)]
-if missing or len(sys.argv) == 1:
-    sys.exit("GStreamer lacks " + ", ".join(missing) if missing else 0)
-path, user, password = sys.argv[1:]
-
-server = GstRtspServer.RTSPServer()
-server.set_address("127.0.0.1")
-server.set_service("0")
-factory = GstRtspServer.RTSPMediaFactory()
-factory.set_launch(f'( filesrc location="{path}" ! qtdemux ! rtph264pay name=pay0 pt=96 )')
-if user:
-    role = "media.factory.role"
-    permissions = GstRtspServer.RTSPPermissions()
-    for right in ("access", "construct"):
-        permissions.add_permission_for_role("watcher", "media.factory." + right, True)
-    factory.set_permissions(permissions)
-    token = GstRtspServer.RTSPToken()
-    token.set_string(role, "watcher")
-    auth = GstRtspServer.RTSPAuth()
-    auth.add_basic(GstRtspServer.RTSPAuth.make_basic(user, password), token)
-    server.set_auth(auth)
-server.get_mount_points().add_factory("/cam", factory)
-
-
-def watch(server, client):
-    # says over which transport each client plays
-    client.connect("setup-request", tell)
-
-
-def tell(client, context):
-    print(context.request.get_header(GstRtsp.RTSPHeaderField.TRANSPORT, 0)[1], flush=True)
-
-
-gi.require_version("GstRtsp", "1.0")
-from gi.repository import GstRtsp
-server.connect("client-connected", watch)
-server.attach(None)
-print(server.get_bound_port(), flush=True)
-GLib.timeout_add_seconds(60, sys.exit)
-GLib.MainLoop().run()
-"""
-RTSP_PACKAGES = "python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good"
-
-
-@cache
-def python_with_gstreamer() -> str | None:
-    """An interpreter that can run the server: the distribution's own, most often."""
-    for python in (sys.executable, "/usr/bin/python3"):
-        try:
-            subprocess.run([python, "-c", RTSP_SERVER], check=True, capture_output=True, timeout=30)
-        except (OSError, subprocess.SubprocessError):
-            continue
-        return python
-    return None
-
-
-class RtspServer:
-    def __init__(self, path: Path, user: str = "", password: str = "") -> None:
-        python = python_with_gstreamer()
-        if python is None:
-            pytest.skip(f"no GStreamer RTSP server here (Debian: {RTSP_PACKAGES})")
-        self.process = subprocess.Popen(
-            [python, "-c", RTSP_SERVER, str(path), user, password],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        self.output = self.process.stdout
-        self.address = f"127.0.0.1:{int(self.output.readline())}"
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.output.close()
 
 
 @pytest.mark.parametrize("between", ["0", "2"])

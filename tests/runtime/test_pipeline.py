@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fakes import FakeBackend, numbered, spec
 from salstream.runtime import Predictor, SalstreamError, Stream
+from salstream.runtime.pipeline import Timings
 from salstream.runtime.sources import Frame, open_source
 
 
@@ -128,6 +129,17 @@ def test_a_live_source_drops_rather_than_lags_and_says_so() -> None:
     assert max(behind) < 20
 
 
+def test_what_a_live_source_drops_stays_in_the_windows() -> None:
+    backend = FakeBackend(spec(16), seconds=0.05)
+    stream = Stream(LiveSource(60), Predictor(backend, start="repeat"))
+    results = list(stream)
+    assert stream.dropped > 20
+    assert len(results) + stream.dropped == 60
+    for result in results:
+        window, _ = backend.asked(result.map)
+        assert window == tuple(max(0, n) for n in range(result.index - 15, result.index + 1))
+
+
 def test_latencies_are_reported_per_stage() -> None:
     stream = stream_of([numbered(n) for n in range(30)], FakeBackend(spec(), seconds=0.005))
     list(stream)
@@ -146,3 +158,13 @@ def test_every_run_of_a_window_model_is_timed_alone() -> None:
     infer = stream.timings.percentiles()["infer"]
     assert len(backend.runs) == 20
     assert 5 <= infer["p50"] <= infer["p99"] < 50
+
+
+def test_timings_are_those_of_the_latest_frames() -> None:
+    timings = Timings()
+    for number in range(10_003):
+        timings.add("infer", number / 1000)
+    latest = timings.all_of("infer")
+    assert latest.tolist() == pytest.approx(list(range(3, 10_003)))
+    assert timings.percentiles()["infer"]["p50"] == pytest.approx(5_002.5)
+    assert timings.all_of("write").size == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from fakes import FakeBackend, Window, numbered, spec
 from salstream.runtime import Predictor, Result, UsageError
 from salstream.runtime.predictor import Start
 from salstream.runtime.ring import FrameRing
+from salstream.runtime.sources import Frame
 
 Expected = dict[int, tuple[Window, tuple[Window, ...]]]
 
@@ -169,3 +172,76 @@ def test_what_cannot_be_is_refused() -> None:
         Predictor(recurrent, start="sideways")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="at least 1"):
         Predictor(recurrent, phases=0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases(), st.data())
+def test_frames_that_are_passed_over_stay_in_the_windows_of_the_others(
+    case: tuple[int, int, int, Start, int, int, bool], data: st.DataObject
+) -> None:
+    count, window, map_frame, start, phases, stride, recurrent = case
+    backend = FakeBackend(spec(window, map_frame), recurrent)
+    predictor = Predictor(backend, start=start, phases=phases, stride=stride)
+    runs = data.draw(st.lists(st.booleans(), min_size=count, max_size=count))
+
+    results: list[Result] = []
+    for number, run in enumerate(runs):
+        results += predictor.push(numbered(number), run=run)
+    results += predictor.flush()
+
+    assert len(results) + predictor.passed + predictor.skipped == count
+    assert [r.index for r in results] == sorted({r.index for r in results})
+    for lane in range(stride):
+        whole = oracle(
+            (count - lane + stride - 1) // stride, window, map_frame, start, phases, False
+        )
+        for result in results:
+            if result.index % stride == lane:
+                expected = whole[result.index // stride][0]
+                seen = backend.asked(result.map)[0]
+                assert seen == tuple(lane + stride * frame for frame in expected)
+
+
+@pytest.mark.parametrize(("every", "apart"), [(1, 5), (2, 4), (3, 6), (4, 4), (7, 7)])
+def test_states_step_as_far_as_the_phases_say_where_frames_are_passed_over(
+    every: int, apart: int
+) -> None:
+    """At 30 frames per second a state of UNISAL's sees every fifth frame, or what is nearest."""
+    backend = FakeBackend(spec(state_fps=6.0), recurrent=True)
+    predictor = Predictor(backend, fps=30)
+    for number in range(100):
+        predictor.push(numbered(number), run=number % every == 0)
+    for (frame,), seen in backend.runs[-5:]:
+        steps = [number for (number,) in seen[-3:]] + [frame]
+        assert {after - before for before, after in pairwise(steps)} == {apart}
+
+
+def test_phases_follow_a_change_of_the_rate() -> None:
+    backend = FakeBackend(spec(state_fps=6.0), recurrent=True)
+    predictor = Predictor(backend, fps=30)
+    for number in range(50):
+        predictor.push(numbered(number))
+    predictor.follow(12)
+    for number in range(50, 60):
+        predictor.push(numbered(number))
+    (frame,), seen = backend.runs[-1]
+    assert [number for (number,) in seen[-3:]] == [53, 55, 57]
+    assert frame == 59
+    by_hand = Predictor(backend, fps=30, phases=3)
+    by_hand.follow(12)
+    assert by_hand.phases == 3
+
+
+def test_a_frame_that_says_so_is_a_cut() -> None:
+    backend = FakeBackend(spec(5, 2), recurrent=True)
+    predictor = Predictor(backend)
+    results: list[Result] = []
+    for number in range(20):
+        frame = Frame(number, None, numbered(number), cut=number == 11)
+        results += predictor.push(frame)
+    results += predictor.flush()
+    assert [r.index for r in results] == list(range(20))
+    for result in results:
+        window, seen = backend.asked(result.map)
+        old = result.index < 11
+        assert all((number < 11) == old for past in (window, *seen) for number in past)

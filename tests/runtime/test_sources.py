@@ -364,7 +364,8 @@ def test_a_file_cut_off_gives_what_it_has_and_says_so(
     frames, error = read(cut_inside(path, packet))
     assert numbers(frames) == list(range(packet))
     assert is_one_sentence(error)
-    assert type(error) is SalstreamError
+    assert isinstance(error, SalstreamError)
+    assert not isinstance(error, UsageError)
     expected = f"cut{suffix} ended after {packet} of {total or packet + 1} frames"
     assert re.search(expected, str(error))
     assert capfd.readouterr().err == ""
@@ -588,7 +589,8 @@ def test_files_that_are_no_video(
     frames, error = read(path)
     assert not frames
     assert is_one_sentence(error)
-    assert type(error) is SalstreamError
+    assert isinstance(error, SalstreamError)
+    assert not isinstance(error, UsageError)
     assert expected in str(error)
     assert str(error).startswith(str(path))
     assert capfd.readouterr().err == ""
@@ -651,7 +653,8 @@ def test_files_that_may_not_be_read() -> None:
             frames, error = read(path)
             assert not frames
             assert is_one_sentence(error)
-            assert type(error) is SalstreamError
+            assert isinstance(error, SalstreamError)
+            assert not isinstance(error, UsageError)
             assert "permission denied" in str(error)
             assert path.name in str(error)
 
@@ -762,7 +765,8 @@ def test_a_broken_image_is_named_after_those_before_it(
     frames, error = read(tmp_path)
     assert numbers(frames) == [0]
     assert is_one_sentence(error)
-    assert type(error) is SalstreamError
+    assert isinstance(error, SalstreamError)
+    assert not isinstance(error, UsageError)
     assert str(broken) in str(error)
 
 
@@ -831,7 +835,8 @@ def test_a_camera_that_is_not_there(capfd: pytest.CaptureFixture[str], source: i
     frames, error = read(source)
     assert not frames
     assert is_one_sentence(error)
-    assert type(error) is SalstreamError
+    assert isinstance(error, SalstreamError)
+    assert not isinstance(error, UsageError)
     assert "camera 97 cannot be opened" in str(error)
     assert capfd.readouterr().err == ""
 

@@ -24,7 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from clips import clip
 from fake_tensorrt import FakeGpu, fake_cuda, fake_engine, fake_tensorrt, session
 from salstream.runtime import Predictor, SaliencyModel, SalstreamError, UsageError
-from salstream.runtime.backends import Backend, open_backend, tensorrt
+from salstream.runtime.backends import Backend, Request, open_backend, tensorrt
 from salstream.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from salstream.runtime.backends.onnxruntime_cuda import BoundSession
 from salstream.runtime.cuda import Gpu, RecordingError
@@ -269,6 +269,37 @@ def test_an_engine_that_cannot_be_recorded_runs_all_the_same(
     expected = streamed(on_cpu(graph, tmp_path), noise(9))
     np.testing.assert_allclose(streamed(backend, noise(9)), expected, rtol=0, atol=1e-6)
     assert gpu.recordings == 0
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_streams_share_a_run_on_the_gpu(open_engine: Open, tmp_path: Path, recurrent: bool) -> None:
+    """Some streams begin later, and not all of them have a frame each time."""
+    graph = toy_graph(2, 1, recurrent)
+    backend, gpu = open_engine(graph)
+    assert backend.batch == 3
+    reference = on_cpu(graph, tmp_path)
+    streams = [noise(12, seed) for seed in range(5)]
+    rings = [backend.new_ring() for _ in streams]
+    states: list[Any] = [None] * 5
+    expected_states: list[Any] = [None] * 5
+    for step in range(1, 12):
+        taking = [n for n in range(5) if n <= step and (n + step) % 4]
+        requests = []
+        for n in taking:
+            for frame in streams[n][step - 1 : step + 1]:
+                rings[n].push(frame)
+            requests.append(Request(rings[n].batch(), states[n]))
+        for n, output in zip(taking, backend.run_batch(requests), strict=True):
+            states[n] = output.state
+            window = streams[n][None, step - 1 : step + 1]
+            expected = reference.run(window, expected_states[n])
+            expected_states[n] = expected.state
+            np.testing.assert_allclose(output.saliency, expected.saliency, atol=1e-6)
+    uploaded = gpu.uploaded_bytes
+    backend.run_batch(
+        [Request(ring.batch(), state) for ring, state in zip(rings, states, strict=False)][:2]
+    )
+    assert gpu.uploaded_bytes == uploaded  # what lies on the GPU stays there
 
 
 @pytest.mark.parametrize("recurrent", [False, True])

@@ -20,10 +20,12 @@ from rich.console import Console
 from salstream.runtime.errors import SalstreamError, UsageError
 
 if TYPE_CHECKING:
+    from salstream.runtime.live.fleet import Fleet
     from salstream.runtime.model import SaliencyModel
     from salstream.runtime.pipeline import Stream
     from salstream.runtime.predictor import Start
-    from salstream.runtime.sinks import MapFormat, Sink
+    from salstream.runtime.run import Summary
+    from salstream.runtime.sinks import Sink
 
 app = typer.Typer(
     name="salstream",
@@ -63,39 +65,57 @@ def main() -> None:
     try:
         app()
     except SalstreamError as error:
-        _say(f"Error: {error}")
+        _say(f"Error: {error}", logging.ERROR)
         sys.exit(error.exit_code)
     except OSError as error:  # standard output is full, for example
         with suppress(OSError):
-            _say(f"Error: {error.strerror or error}")
+            _say(f"Error: {error.strerror or error}", logging.ERROR)
         sys.exit(SalstreamError.exit_code)
 
 
 @app.command()
 def run(
-    source: Annotated[
-        str,
+    sources: Annotated[
+        list[str] | None,
         typer.Argument(
             help="Video file, folder or pattern of images, camera number, URL, GStreamer "
-            "pipeline, or - for standard input."
+            "pipeline, or - for standard input. Several: cameras, each SOURCE or NAME=SOURCE.",
+            show_default=False,
         ),
-    ],
+    ] = None,
+    cameras: Annotated[
+        Path | None, typer.Option(help="A file with one camera per line: NAME = SOURCE.")
+    ] = None,
     model: _Model = DEFAULT_MODEL,
     backend: _Backend = None,
     save: Annotated[
         str | None,
         typer.Option(help="Overlay as .mp4, .mov or .mkv (- : raw BGR frames)."),
     ] = None,
-    maps: Annotated[Path | None, typer.Option(help="Folder for one map per frame.")] = None,
+    maps: Annotated[str | None, typer.Option(help="Folder for one map per frame.")] = None,
     form: Annotated[
         str, typer.Option("--format", help="Of the maps: png (8 bits) or npy (float32).")
     ] = "png",
     conspicuity: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="Folder for pictures of frame, conspicuity maps and saliency."),
     ] = None,
+    jsonl: Annotated[
+        str | None,
+        typer.Option(help="Peak, centre and regions of each map, a line of JSON (- : here)."),
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="Of the regions in --jsonl, in (0, 1].")] = 0.5,
     show: Annotated[bool, typer.Option("--show", help="Show the overlay in a window.")] = False,
     opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the overlay.")] = 0.7,
+    segment_seconds: Annotated[
+        float | None, typer.Option(help="Cut --save into files of this length.")
+    ] = None,
+    keep_gb: Annotated[
+        float | None, typer.Option(help="Remove a camera's oldest segments beyond this size.")
+    ] = None,
+    keep_hours: Annotated[
+        float | None, typer.Option(help="Remove segments that are older.")
+    ] = None,
     start: Annotated[
         str | None,
         typer.Option(help="Before the first window is whole: reverse, repeat or skip."),
@@ -109,57 +129,97 @@ def run(
         str | None, typer.Option(help="HEIGHTxWIDTH of raw BGR frames on standard input.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
+    reconnect: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Give a camera up after so many tries in a row; 0: never open it again.",
+            show_default="try for ever",
+        ),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds that a network source may be silent.")
+    ] = 5.0,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Cameras that share a run of the graph.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads for inference.")] = None,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Log lines on standard error as JSON.")
+    ] = False,
     as_json: _Json = False,
 ) -> None:
-    """Run a model over a source.
+    """Run a model over a video, or over cameras for as long as you like.
 
     Example: salstream run video.mp4 --save overlay.mp4 --maps maps/
-    """
-    from salstream.runtime.model import SaliencyModel
-    from salstream.runtime.sinks import (
-        MAP_FORMATS,
-        Figures,
-        MapFolder,
-        OverlayVideo,
-        RawFrames,
-        Window,
-    )
 
-    if as_json and save == "-":
-        raise UsageError("--json and --save - both want standard output; choose one")
-    if form not in MAP_FORMATS:
-        raise UsageError(f"unknown map format {form!r}; known: {', '.join(MAP_FORMATS)}")
-    for output in (maps, conspicuity, Path(save) if save not in (None, "-") else None):
-        _keep_apart(source, output)
+    Example: salstream run door=rtsp://host/1 yard=rtsp://host/2 --save 'out/{camera}.mp4'
+    """
+    from salstream.runtime.live.listing import read_cameras
+    from salstream.runtime.live.source import Reconnect, is_live
+    from salstream.runtime.logs import use_json
+    from salstream.runtime.model import SaliencyModel
+    from salstream.runtime.outputs import Outputs
+
+    if log_json:
+        use_json()
+    named = read_cameras(sources or [], cameras)
+    outputs = Outputs(
+        save=save,
+        maps=maps,
+        form=form,
+        conspicuity=conspicuity,
+        show=show,
+        opacity=opacity,
+        jsonl=jsonl,
+        threshold=threshold,
+        segment_s=segment_seconds,
+        keep_gb=keep_gb,
+        keep_hours=keep_hours,
+    )
+    outputs.check(list(named.values()), as_json=as_json)
     opened = SaliencyModel.open(model, backend=backend, threads=threads)
     if conspicuity is not None and not opened.backend.conspicuity:
         raise UsageError(
             f"{model} gives no conspicuity maps; export it with: salstream export --conspicuity"
         )
-    stream = opened.stream(
-        source,
-        start=cast("Start | None", start),
-        phases=phases,
-        stride=stride,
-        fps=fps,
-        limit=limit,
-        raw_size=parse_size(raw_size) if raw_size else None,
+    console = Console(stderr="-" in (save, jsonl))
+    options: dict[str, Any] = {
+        "start": cast("Start | None", start),
+        "phases": phases,
+        "stride": stride,
+        "fps": fps,
+        "limit": limit,
+    }
+    (name, source), *others = named.items()
+    if not others and not is_live(source):
+        size = parse_size(raw_size) if raw_size else None
+        stream = opened.stream(source, raw_size=size, **options)
+        title = f"salstream: {stream.source.name}"
+        _run(opened, stream, outputs.sinks(name, title, stream.source.fps), as_json, console)
+        return
+    if raw_size is not None:
+        raise UsageError("--raw-size describes frames on standard input: give - as the source")
+
+    from salstream.runtime.live.camera import Event, State
+    from salstream.runtime.live.fleet import Fleet
+    from salstream.runtime.live.run import log_event
+
+    def tell(event: Event) -> None:
+        if others or event.state is not State.FAILED:  # an only camera's failure ends the run
+            log_event(event)
+
+    fleet = Fleet(
+        opened,
+        named,
+        sinks=lambda camera: outputs.sinks(camera.name, f"salstream: {camera.source}"),
+        on_event=tell,
+        reconnect=Reconnect(tries=reconnect),
+        timeout_s=timeout,
+        batch=batch,
+        **options,
     )
-
-    def sinks() -> Iterator[Sink]:
-        if maps is not None:
-            yield MapFolder(maps, cast("MapFormat", form))
-        if conspicuity is not None:
-            yield Figures(conspicuity)
-        if save == "-":
-            yield RawFrames(sys.stdout.buffer, opacity)
-        elif save is not None:
-            yield OverlayVideo(Path(save), stream.source.fps, opacity)
-        if show:
-            yield Window(f"salstream: {stream.source.name}", opacity)
-
-    _run(opened, stream, sinks(), as_json, Console(stderr=save == "-"))
+    _run_fleet(fleet, as_json, console)
 
 
 @app.command()
@@ -178,11 +238,12 @@ def demo(
     Example: salstream demo video.mp4 -o demo/
     """
     from salstream.runtime.model import SaliencyModel
+    from salstream.runtime.outputs import keep_apart
     from salstream.runtime.sinks import OverlayVideo, Picture
 
     video, picture = output / "overlay.mp4", output / "frame-and-map.png"
     for path in (video, picture):
-        _keep_apart(source, path)
+        keep_apart(source, path)
     opened = SaliencyModel.open(model)
     stream = opened.stream(source, limit=limit)
 
@@ -213,14 +274,29 @@ def _run(
             print_summary(summary, console)
 
 
-def _keep_apart(source: str, output: Path | None) -> None:
-    """Refuse to write over the source."""
-    if output is None:
-        return
-    images = Path(source) if Path(source).is_dir() else Path(source).parent
-    overwritten = output.exists() and Path(source).exists() and output.samefile(source)
-    if overwritten or (output.is_dir() and images.is_dir() and output.samefile(images)):
-        raise UsageError(f"{output} holds the source, and would be written over; choose another")
+def _run_fleet(fleet: Fleet, as_json: bool, console: Console) -> None:
+    """Run over cameras and print what each did, also when something fails."""
+    from salstream.runtime.live.run import run_fleet
+    from salstream.runtime.run import print_summary
+
+    summaries: dict[str, Summary] = {}
+    try:
+        run_fleet(fleet, summaries)
+    except (KeyboardInterrupt, SystemExit):
+        _say("Interrupted: what was written so far is complete.")
+        raise
+    finally:
+        if as_json and len(summaries) == 1:
+            typer.echo(json.dumps(next(iter(summaries.values())).as_json()))
+        elif as_json:
+            by_name = {name: summary.as_json() for name, summary in summaries.items()}
+            typer.echo(json.dumps({"cameras": by_name}))
+        else:
+            for name, summary in summaries.items():
+                if summary.frames and len(summaries) > 1:
+                    console.print(f"{name} ({summary.source}):", soft_wrap=True)
+                if summary.frames:
+                    print_summary(summary, console)
 
 
 @app.command()
@@ -316,5 +392,11 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
+def _say(text: str, level: int = logging.WARNING) -> None:
+    """Tell people, or whoever reads the log."""
+    from salstream.runtime.logs import is_json
+
+    if is_json():
+        logging.getLogger("salstream").log(level, text.removeprefix("Error: "))
+    else:
+        typer.echo(text, err=True)

@@ -15,3 +15,7 @@ class UsageError(SalstreamError):
     """The request itself is wrong: an unknown name, a missing file, a bad option."""
 
     exit_code = 2
+
+
+class UnusableSource(SalstreamError):  # noqa: N818 - what it is, not what went wrong
+    """A source answers, but with something that trying again will not change."""

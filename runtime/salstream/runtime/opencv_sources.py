@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from salstream.runtime.errors import SalstreamError, UsageError
+from salstream.runtime.errors import SalstreamError, UnusableSource, UsageError
 from salstream.runtime.sources import Frame, Reader, redact, time_of
 
 IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -72,7 +72,7 @@ def open_camera(number: int, fps: float | None) -> Capture:
     with _quiet_opencv():
         capture = cv2.VideoCapture(number)
     if not capture.isOpened():
-        raise SalstreamError(
+        raise UnusableSource(
             f"camera {number} cannot be opened: check that it is plugged in (Linux: ls "
             "/dev/video*), that you may read it and that no other program is using it"
         )
@@ -93,11 +93,11 @@ def open_pipeline(pipeline: str) -> Capture:
     if capture.isOpened():
         return Capture(capture, pipeline, ends=True)
     if not re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()):
-        raise SalstreamError(
+        raise UnusableSource(
             "this OpenCV was built without GStreamer, so it cannot run a pipeline: use an OpenCV "
             "that has it (Debian and Ubuntu: python3-opencv), or give the camera's URL itself"
         )
-    raise SalstreamError(
+    raise UnusableSource(
         f"the GStreamer pipeline {redact(pipeline)!r} did not start: try it with gst-launch-1.0, "
         "and let it end in 'videoconvert ! video/x-raw,format=BGR ! appsink'"
     )

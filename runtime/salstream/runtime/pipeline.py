@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -35,11 +35,17 @@ class Timings:
     """Milliseconds per stage, of the latest 10,000 frames."""
 
     def __init__(self) -> None:
-        self._stages: dict[str, deque[float]] = {}
+        # arrays that go round: ten thousand numbers of Python's would take four times the memory
+        self._stages: dict[str, NDArray[np.float64]] = {}
+        self._counts: dict[str, int] = {}
 
     def add(self, stage: str, seconds: float) -> None:
         """Note one duration."""
-        self._stages.setdefault(stage, deque(maxlen=_LATEST)).append(seconds * 1000)
+        count = self._counts.get(stage, 0)
+        if not count:
+            self._stages[stage] = np.zeros(_LATEST)
+        self._stages[stage][count % _LATEST] = seconds * 1000
+        self._counts[stage] = count + 1
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
@@ -48,14 +54,20 @@ class Timings:
         yield
         self.add(stage, time.perf_counter() - begin)
 
+    def all_of(self, stage: str) -> NDArray[np.float64]:
+        """Return the milliseconds of one stage, oldest first."""
+        count = self._counts.get(stage, 0)
+        if count <= _LATEST:
+            return self._stages.get(stage, np.zeros(0))[:count].copy()
+        return np.roll(self._stages[stage], -(count % _LATEST))
+
     def percentiles(self) -> dict[str, dict[str, float]]:
         """Return p50, p95 and p99 in milliseconds by stage."""
         return {
             stage: {
-                f"p{p}": round(float(np.percentile(np.fromiter(values, float), p)), 3)
-                for p in (50, 95, 99)
+                f"p{p}": round(float(np.percentile(self.all_of(stage), p)), 3) for p in (50, 95, 99)
             }
-            for stage, values in list(self._stages.items())
+            for stage in list(self._counts)
         }
 
 
@@ -63,10 +75,49 @@ _Item = TypeVar("_Item")
 
 
 @dataclass
-class _Captured:
+class Captured:
+    """A frame that is ready for its window.
+
+    Attributes:
+        frame: As the source gave it.
+        prepared: At the model's size.
+        begin_s: When it came, or was asked for, on the clock of ``time.perf_counter``.
+        before: Frames that nobody took in time, oldest first: they are to be passed over.
+    """
+
     frame: Frame
     prepared: NDArray[np.uint8]
     begin_s: float
+    before: list[Captured] = field(default_factory=list)
+
+    def take_over(self, unread: Captured, predictor: Predictor) -> int:
+        """Take the place of a frame that nobody took.
+
+        Args:
+            unread: That frame.
+            predictor: Says what still matters of it.
+
+        Returns:
+            How many frames no longer matter, and are gone.
+        """
+        frames = [*unread.before, unread, self]
+        unread.before = []
+        if not predictor.needs_passed_images:
+            nothing = np.broadcast_to(np.uint8(0), unread.frame.image.shape)  # takes no memory
+            unread.frame = replace(unread.frame, image=nothing)
+        gone = max(0, len(frames) - 1 - predictor.reach)
+        first = frames[gone]
+        if any(captured.frame.cut for captured in frames[: gone + 1]):
+            first.frame = replace(first.frame, cut=True)
+        self.before = frames[gone:-1]
+        return gone
+
+    def push(self, to: Predictor) -> list[Result]:
+        """Push it, and before it what it took the place of."""
+        results: list[Result] = []
+        for captured in self.before:
+            results += to.push(captured.frame, captured.prepared, run=False)
+        return results + to.push(self.frame, self.prepared)
 
 
 @dataclass
@@ -80,15 +131,14 @@ class Stream:
     Leaving the loop early, or the ``with`` block, stops the threads and closes the source.
 
     Args:
-        source: Where the frames come from. A live one drops its oldest unread frame when
-            the model is slower, any other one waits.
+        source: Where the frames come from. A live one passes over its unread frame when a
+            newer one comes, any other one waits.
         predictor: Turns frames into results.
         limit: Stop after so many frames; None reads to the end.
 
     Attributes:
         frames: Frames read so far, the dropped ones among them.
         maps: Results given so far.
-        dropped: Frames of a live source that came too fast.
         timings: Durations of the stages ``decode``, ``preprocess`` and ``infer``; the
             consumer may add its own.
     """
@@ -98,11 +148,11 @@ class Stream:
         self.predictor = predictor
         self.frames = 0
         self.maps = 0
-        self.dropped = 0
+        self._gone = 0
         self.timings = Timings()
         self.limit = limit
         self._stop = threading.Event()
-        self._captured: queue.Queue[_Captured | _End] = queue.Queue(
+        self._captured: queue.Queue[Captured | _End] = queue.Queue(
             1 if source.live else _QUEUE_SIZE
         )
         self._results: queue.Queue[tuple[Result, float] | _End] = queue.Queue(_QUEUE_SIZE)
@@ -116,6 +166,11 @@ class Stream:
     def skipped(self) -> int:
         """Frames that have no map because of the start policy."""
         return self.predictor.skipped
+
+    @property
+    def dropped(self) -> int:
+        """Frames of a live source that came too fast, and have no map."""
+        return self._gone + self.predictor.passed
 
     def __iter__(self) -> Iterator[Result]:
         return self._iterator
@@ -171,27 +226,29 @@ class Stream:
                 prepared = prepare(frame.image, self.predictor.spec)
                 self.timings.add("decode", decoded - begin)
                 self.timings.add("preprocess", time.perf_counter() - decoded)
+                captured = Captured(frame, prepared, begin)
                 if self.source.live:
-                    self._drop_oldest()
+                    self._replace_unread(captured)
                 self.frames += 1
-                self._put(self._captured, _Captured(frame, prepared, begin))
+                self._put(self._captured, captured)
         except BaseException as caught:  # whatever it is, the consumer gets it
             error = caught
         finally:
             self.source.close()
         self._put(self._captured, _End(error))
 
-    def _drop_oldest(self) -> None:
+    def _replace_unread(self, captured: Captured) -> None:
         with suppress(queue.Empty):
-            self._captured.get_nowait()
-            self.dropped += 1
+            unread = self._captured.get_nowait()
+            assert isinstance(unread, Captured)
+            self._gone += captured.take_over(unread, self.predictor)
 
     def _predict(self) -> None:
-        begins: deque[_Captured] = deque()
+        begins: deque[Captured] = deque()
         try:
             while not isinstance(item := self._next(self._captured), _End):
-                begins.append(item)
-                self._give(self.predictor.push(item.frame, item.prepared), begins)
+                begins.extend((*item.before, item))
+                self._give(item.push(self.predictor), begins)
             self._give(self.predictor.flush(), begins)
         except BaseException as caught:  # whatever it is, the consumer gets it
             item = _End(caught)
@@ -204,13 +261,13 @@ class Stream:
                 return of.get(timeout=_POLL_S)
         return _End(None)
 
-    def _give(self, results: list[Result], begins: deque[_Captured]) -> None:
+    def _give(self, results: list[Result], begins: deque[Captured]) -> None:
         """Hand results over, each with the time at which its frame was asked for."""
         for seconds in self.predictor.take_durations():
             self.timings.add("infer", seconds)
         for result in results:
             while (captured := begins.popleft()).frame.index != result.index:
-                pass  # a skipped frame
+                pass  # a frame without a map
             self._put(self._results, (result, captured.begin_s))
 
     def _put(self, to: queue.Queue[Any], item: object) -> None:

@@ -12,6 +12,11 @@ filled by the start policy:
   through its frames. For networks without a state whose map is for the last frame.
 - ``repeat``: the first frame is repeated before itself, the last one after itself.
 - ``skip``: frames without a whole window have no map.
+
+A frame that the model has no time for is *passed over*: it takes its place in the windows of
+other frames and gets no map itself, so that windows stay uniform in time whatever the speed of
+the model. A recurrent state takes its steps at the distance that the phases give it; where
+frames are passed over there are fewer states, so that this distance is kept as well as can be.
 """
 
 from __future__ import annotations
@@ -19,13 +24,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Generator
+from enum import Enum
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from salstream.runtime.backends import Backend, Output
+from salstream.runtime.backends import Backend, Output, Request
 from salstream.runtime.errors import UsageError
 from salstream.runtime.preprocess import prepare
 from salstream.runtime.results import Result
@@ -35,11 +41,21 @@ from salstream.runtime.spec import GraphSpec
 
 Start = Literal["reverse", "repeat", "skip"]
 STARTS: Final = get_args(Start)
+_LATEST_RUNS: Final = 10
 
 logger = logging.getLogger("salstream")
 
-_Numbered = tuple[int, Output | None]
-_Infer = Callable[[Any, Any], Output]
+
+class _NoMap(Enum):
+    SKIPPED = "by the start policy"
+    PASSED = "passed over"
+
+
+_Numbered = tuple[int, Output | _NoMap]
+
+
+Steps = Generator[Request, Output, list[Result]]
+_LaneSteps = Generator[Request, Output, list[_Numbered]]
 
 
 class Predictor:
@@ -54,6 +70,10 @@ class Predictor:
         stride: Distance of the frames of a window, in frames of the source. Every frame
             still gets its map.
         fps: Frame rate of the source; None: not known.
+
+    Attributes:
+        skipped: Frames without a map because of the start policy.
+        passed: Frames without a map because they were passed over.
 
     Raises:
         UsageError: A value is out of range, or the graph cannot start in reverse.
@@ -81,6 +101,7 @@ class Predictor:
             )
         if fps is not None and not 0 < fps < float("inf"):
             raise UsageError(f"fps must be above 0, got {fps}")
+        self._follows_rate = phases is None
         phases = spec.phases_at(fps) if phases is None else phases
         if min(phases, stride) < 1:
             raise UsageError(f"phases and stride must be at least 1, got {phases} and {stride}")
@@ -89,6 +110,7 @@ class Predictor:
         self.phases = phases
         self.stride = stride
         self.skipped = 0
+        self.passed = 0
         self._durations: list[float] = []
         self._backend = backend
         # Made once: they may be pinned and on a GPU, and recordings hold their addresses.
@@ -97,7 +119,7 @@ class Predictor:
         self._size: tuple[int, ...] | None = None
         self._pushed = 0
         self._waiting: deque[Frame] = deque()
-        self._outputs: dict[int, Output | None] = {}
+        self._outputs: dict[int, Output | _NoMap] = {}
         self._remembers = spec.window > 1 or backend.recurrent
         self.reset()
 
@@ -106,19 +128,51 @@ class Predictor:
         self._clear()
         self._next_index = 0
 
+    @property
+    def reach(self) -> int:
+        """How many frames before the newest one still matter for its map."""
+        return self.stride * max(self.spec.window, self.phases) if self._remembers else 0
+
+    @property
+    def needs_passed_images(self) -> bool:
+        """Whether a frame that is passed over may get its map from a later window."""
+        return self.start == "reverse" or self.spec.map_frame < self.spec.window - 1
+
+    def follow(self, fps: float) -> None:
+        """Adapt the phases to a source's new rate, unless they were chosen by hand."""
+        if self._follows_rate:
+            self.phases = self.spec.phases_at(fps)
+            for lane in self._lanes:
+                lane.phases = self.phases
+
     def push(
-        self, frame: Frame | NDArray[np.uint8], prepared: NDArray[np.uint8] | None = None
+        self,
+        frame: Frame | NDArray[np.uint8],
+        prepared: NDArray[np.uint8] | None = None,
+        *,
+        run: bool = True,
     ) -> list[Result]:
         """Take the next frame and return the results that became ready, in order.
 
-        A frame of another size than the one before is a cut: first come the results still
-        due of the old frames, then everything is forgotten.
+        A frame of another size than the one before is a cut, as is one that says so: first
+        come the results still due of the old frames, then everything is forgotten.
 
         Args:
             frame: A source's frame; or uint8 BGR, (height, width, 3), numbered here.
             prepared: What :func:`~salstream.runtime.preprocess.prepare` makes of it, where
                 the caller has it already.
+            run: False: pass over it. It takes its place in windows, and gets no map.
         """
+        return self._drive(self.push_steps(frame, prepared, run=run))
+
+    def push_steps(
+        self,
+        frame: Frame | NDArray[np.uint8],
+        prepared: NDArray[np.uint8] | None = None,
+        *,
+        run: bool = True,
+    ) -> Steps:
+        """As ``push``, for whoever runs the graph: yields what to run, is sent the output."""
         if not isinstance(frame, Frame):
             if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3:
                 raise UsageError("a frame must be a uint8 array of shape (height, width, 3)")
@@ -126,19 +180,21 @@ class Predictor:
         self._next_index = frame.index + 1
         results: list[Result] = []
         size = frame.image.shape[:2]
-        if self._remembers and self._size not in (None, size):
-            logger.warning(
-                "frame %d has another size (%dx%d after %dx%d): the stream starts anew with it",
-                *(frame.index, *size, *(self._size or ())),
-            )
-            results = self._drain()
+        if self._remembers and self._size is not None and (frame.cut or self._size != size):
+            if not frame.cut:
+                logger.warning(
+                    "frame %d has another size (%dx%d after %dx%d): the stream starts anew with it",
+                    *(frame.index, *size, *self._size),
+                )
+            results = yield from self._drain()
         self._size = size
         if prepared is None:
             prepared = prepare(frame.image, self.spec)
         lane = self._pushed % self.stride
         self._pushed += 1
         self._waiting.append(frame)
-        return results + self._deliver(lane, self._lanes[lane].push(prepared))
+        outputs = yield from self._lanes[lane].push(prepared, run)
+        return results + self._deliver(lane, outputs)
 
     def take_durations(self) -> list[float]:
         """Return the seconds that each run of the graph took since the last call."""
@@ -147,29 +203,45 @@ class Predictor:
 
     def flush(self) -> list[Result]:
         """End the stream: return the results still due, then forget everything."""
-        results = self._drain()
+        return self._drive(self.flush_steps())
+
+    def flush_steps(self) -> Steps:
+        """As ``flush``, for whoever runs the graph."""
+        results = yield from self._drain()
         self._next_index = 0
         return results
+
+    def _drive(self, steps: Steps) -> list[Result]:
+        """Run what is asked for, one after the other."""
+        try:
+            request = next(steps)
+            while True:
+                begin = time.perf_counter()
+                output = self._backend.run(request.frames, request.state)
+                self._durations.append(time.perf_counter() - begin)
+                request = steps.send(output)
+        except StopIteration as end:
+            results: list[Result] = end.value
+            return results
 
     def _clear(self) -> None:
         for ring in self._rings:
             ring.clear()
-        self._lanes = [
-            _Lane(self.spec, self.start, self.phases, ring, self._infer) for ring in self._rings
-        ]
+        self._lanes = [_Lane(self.spec, self.start, self.phases, ring) for ring in self._rings]
         self._size = None
         self._pushed = 0
         self._waiting.clear()
         self._outputs.clear()
 
-    def _drain(self) -> list[Result]:
+    def _drain(self) -> Steps:
         results: list[Result] = []
         for number, lane in enumerate(self._lanes):
-            results += self._deliver(number, lane.flush())
+            outputs = yield from lane.flush()
+            results += self._deliver(number, outputs)
         self._clear()
         return results
 
-    def _deliver(self, lane: int, outputs: Iterator[_Numbered]) -> list[Result]:
+    def _deliver(self, lane: int, outputs: list[_Numbered]) -> list[Result]:
         """Put a lane's outputs in line and return the results whose turn has come."""
         for number, output in outputs:
             self._outputs[number * self.stride + lane] = output
@@ -177,10 +249,12 @@ class Predictor:
         while self._waiting and self._pushed - len(self._waiting) in self._outputs:
             output = self._outputs.pop(self._pushed - len(self._waiting))
             frame = self._waiting.popleft()
-            if output is None:
-                self.skipped += 1
-            else:
+            if isinstance(output, Output):
                 results.append(self._result(frame, output))
+            elif output is _NoMap.PASSED:
+                self.passed += 1
+            else:
+                self.skipped += 1
         return results
 
     def _result(self, frame: Frame, output: Output) -> Result:
@@ -193,61 +267,53 @@ class Predictor:
             self.spec.size if self.spec.fit == "letterbox" else None,
         )
 
-    def _infer(self, frames: Any, state: Any) -> Output:
-        begin = time.perf_counter()
-        output = self._backend.run(frames, state)
-        self._durations.append(time.perf_counter() - begin)
-        return output
-
 
 class _Lane:
     """The frames ``stride`` apart: one ring, one state per phase.
 
-    Gives pairs of a frame's number in the lane and what the graph says (None: skipped).
+    Gives pairs of a frame's number in the lane and what the graph says, or why it says nothing.
     """
 
-    def __init__(
-        self, spec: GraphSpec, start: Start, phases: int, ring: FrameRing, infer: _Infer
-    ) -> None:
+    def __init__(self, spec: GraphSpec, start: Start, phases: int, ring: FrameRing) -> None:
         self._window = spec.window
         self._behind = spec.map_frame
         self._ahead = spec.window - 1 - spec.map_frame
         self._start = start
-        self._infer = infer
         self._ring = ring
-        self._states: list[Any] = [None] * phases
+        self.phases = phases
+        self._states: list[Any] = []  # those after the latest runs, newest last
         self._count = 0  # frames, repeated and mirrored ones at the end included
-        self._runs = 0
+        self._runs: deque[int] = deque(maxlen=_LATEST_RUNS)  # the newest frames of their windows
 
-    def push(self, frame: NDArray[np.uint8]) -> Iterator[_Numbered]:
+    def push(self, frame: NDArray[np.uint8], run: bool) -> _LaneSteps:
         if self._count == 0 and self._start == "repeat":
             for _ in range(self._behind):
                 self._ring.push(frame)
         if self._start == "skip" and self._count < self._behind:
-            yield self._count, None
+            self._append(frame)
+            return [(self._count - 1, _NoMap.SKIPPED), *(yield from self._run_full(run))]
         self._append(frame)
-        if self._ring.full:
-            yield self._forward()
-            if self._start == "reverse" and self._count < 2 * self._window - 1:
-                yield self._backward()
+        return (yield from self._run_full(run))
 
-    def flush(self) -> Iterator[_Numbered]:
+    def flush(self) -> _LaneSteps:
         if self._count == 0:
-            return
-        if self._start == "repeat":
-            last = self._ring.window()[-1].copy()
-            for _ in range(self._ahead):
-                self._append(last)
-                if self._ring.full:
-                    yield self._forward()
-        elif self._start == "skip":
-            for number in range(max(self._behind, self._count - self._ahead), self._count):
-                yield number, None
-        else:
-            yield from self._flush_reversed()
+            return []
+        if self._start == "reverse":
+            return (yield from self._flush_reversed())
+        if self._start == "skip":
+            first = max(self._behind, self._count - self._ahead)
+            return [(number, _NoMap.SKIPPED) for number in range(first, self._count)]
+        outputs: list[_Numbered] = []
+        last = self._ring.window()[-1].copy()
+        for _ in range(self._ahead):
+            self._append(last)
+            if self._ring.full:
+                outputs.append((yield from self._forward(run=True)))
+        return outputs
 
-    def _flush_reversed(self) -> Iterator[_Numbered]:
+    def _flush_reversed(self) -> _LaneSteps:
         """Extend a short video by going back and forth through its frames."""
+        outputs: list[_Numbered] = []
         frames = self._ring.window().copy()
         total = self._count
         period = max(1, 2 * total - 2)
@@ -257,19 +323,42 @@ class _Lane:
             number = number if number < total else period - number
             self._append(frames[number - total])
             if self._ring.full:
-                yield self._backward()
+                outputs.append((yield from self._backward(run=True)))
+        return outputs
 
     def _append(self, frame: NDArray[np.uint8]) -> None:
         self._ring.push(frame)
         self._count += 1
 
-    def _forward(self) -> _Numbered:
-        phase = self._runs % len(self._states)
-        self._runs += 1
-        output = self._infer(self._ring.batch(), self._states[phase])
-        self._states[phase] = output.state
-        return self._count - 1 - self._ahead, output
+    def _run_full(self, run: bool) -> _LaneSteps:
+        """Run the window that the newest frame has made whole, both ways at the beginning."""
+        if not self._ring.full:
+            return []
+        outputs = [(yield from self._forward(run))]
+        if self._start == "reverse" and self._count < 2 * self._window - 1:
+            outputs.append((yield from self._backward(run)))
+        return outputs
 
-    def _backward(self) -> _Numbered:
+    def _forward(self, run: bool) -> Generator[Request, Output, _Numbered]:
+        number = self._count - 1 - self._ahead
+        if not run:
+            return number, _NoMap.PASSED
+        output = yield Request(self._ring.batch(), self._take_state())
+        self._states.append(output.state)
+        return number, output
+
+    def _take_state(self) -> Any:
+        """Return the state whose last step was ``phases`` frames ago, or nearest to that."""
+        self._runs.append(self._count)
+        distance = (self._count - self._runs[0]) / max(1, len(self._runs) - 1)
+        turns = max(1, round(self.phases / max(1.0, distance)))
+        self._states = self._states[-turns:]  # those that are older have seen too little
+        return self._states.pop(0) if len(self._states) == turns else None
+
+    def _backward(self, run: bool) -> Generator[Request, Output, _Numbered]:
+        number = self._count - self._window
+        if not run:
+            return number, _NoMap.PASSED
         reverse = np.ascontiguousarray(self._ring.window()[None, ::-1])
-        return self._count - self._window, self._infer(reverse, None)
+        output = yield Request(reverse, None)
+        return number, output

@@ -32,13 +32,16 @@ class Summary:
         maps: Maps made and handed to every output.
         skipped: Frames without a map because of the start policy.
         dropped: Frames of a live source that came faster than the model.
-        damaged: Packets of a video file that could not be decoded.
+        damaged: Packets that could not be decoded.
+        reconnects: Times that a live source was opened again.
         phases: Interleaved recurrent passes.
         seconds: From the first frame asked for to the last output closed.
         fps: Maps per second.
         latency_ms: p50, p95 and p99 by stage: ``decode``, ``preprocess``, ``infer``,
             ``postprocess``, ``write`` and ``end_to_end``, of the latest 10,000 frames. Without
-            an output nothing is brought to the frame's size and nothing written.
+            an output nothing is brought to the frame's size and nothing written. Cameras have
+            ``capture_to_map``, from the arrival of a frame's data until its map, and their
+            ``write`` includes ``postprocess``.
     """
 
     source: str
@@ -49,6 +52,7 @@ class Summary:
     skipped: int = 0
     dropped: int = 0
     damaged: int = 0
+    reconnects: int = 0
     phases: int = 1
     seconds: float = 0.0
     fps: float = 0.0
@@ -110,7 +114,8 @@ def print_summary(summary: Summary, console: Console) -> None:
     """Print a summary for people."""
     console.print(
         f"{summary.frames} frames in, {summary.maps} maps out, {summary.skipped} skipped, "
-        f"{summary.dropped} dropped, {summary.damaged} damaged packets; "
+        f"{summary.dropped} dropped, {summary.damaged} damaged packets"
+        f"{f', {summary.reconnects} reconnects' if summary.reconnects else ''}; "
         f"{summary.seconds:.1f} s, {summary.fps:.1f} maps per second "
         f"({summary.model} on {summary.backend}, phases: {summary.phases})",
         soft_wrap=True,

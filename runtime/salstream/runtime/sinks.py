@@ -112,13 +112,20 @@ class OverlayVideo:
         path: ``.mp4``, ``.mov`` or ``.mkv``.
         fps: Frame rate where the results have no times.
         opacity: Of the colour, in [0, 1].
+        begin_s: Time in the source at which the video begins; None: that of its first frame.
 
     Raises:
         UsageError: The suffix is not known.
         SalstreamError: The file cannot be written.
     """
 
-    def __init__(self, path: Path, fps: float | None = None, opacity: float = 0.7) -> None:
+    def __init__(
+        self,
+        path: Path,
+        fps: float | None = None,
+        opacity: float = 0.7,
+        begin_s: float | None = 0.0,
+    ) -> None:
         if path.suffix.lower() not in VIDEO_SUFFIXES:
             raise UsageError(
                 f"cannot save to {path}: expected one of the suffixes {', '.join(VIDEO_SUFFIXES)}"
@@ -126,6 +133,7 @@ class OverlayVideo:
         self._path = path
         self._fps = fps or _DEFAULT_FPS
         self._opacity = opacity
+        self._begin_s = begin_s
         self._stream: VideoStream | None = None
         self._written = 0
         self._last_pts = -_SHORTEST
@@ -150,7 +158,13 @@ class OverlayVideo:
         width, height = self._stream.width, self._stream.height
         frame = av.VideoFrame.from_ndarray(_fit(image, height, width), format="bgr24")
         frame.time_base = _TIME_BASE
-        time = self._written / self._fps if result.time is None else result.time
+        if self._begin_s is None:
+            self._begin_s = result.time
+        time = (
+            self._written / self._fps
+            if result.time is None
+            else result.time - (self._begin_s or 0.0)
+        )
         # Containers want times that grow; a source's may stand still or jump back.
         self._last_pts = max(self._last_pts + _SHORTEST, round(time / _TIME_BASE))
         frame.pts = self._last_pts

@@ -35,11 +35,15 @@ class Frame:
         index: 0, 1, 2, … in the order that the source gave them.
         time: Seconds since the source's first frame; None where the source has no clock.
         image: (height, width, 3) BGR.
+        cut: True where it does not follow the frame before it: windows and states start anew.
+        captured_s: When its data arrived, on the clock of ``time.monotonic``; None: not known.
     """
 
     index: int
     time: float | None
     image: NDArray[np.uint8]
+    cut: bool = False
+    captured_s: float | None = None
 
 
 class Source(Protocol):
@@ -116,6 +120,19 @@ def open_source(
         "a source is a path, a camera number, a URL or an iterable of frames, "
         f"got {type(source).__name__}"
     )
+
+
+def has_scheme(text: str) -> bool:
+    """Whether it is a URL.
+
+    Raises:
+        UsageError: It is one, of a scheme that is not known.
+    """
+    scheme, found, _ = text.partition("://")
+    if found and scheme.lower() not in SCHEMES:
+        known = ", ".join(f"{known}://" for known in SCHEMES)
+        raise UsageError(f"{redact(text)} cannot be opened: expected one of {known}")
+    return bool(found)
 
 
 def redact(text: str) -> str:
@@ -273,13 +290,9 @@ def _open_text(
         from salstream.runtime.opencv_sources import open_pipeline
 
         return open_pipeline(text)
-    scheme, found, _ = text.partition("://")
-    if found:
+    if has_scheme(text):
         from salstream.runtime.video import open_url
 
-        if scheme.lower() not in SCHEMES:
-            known = ", ".join(f"{known}://" for known in SCHEMES)
-            raise UsageError(f"{redact(text)} cannot be opened: expected one of {known}")
         return open_url(text, timeout_s)
     return _open_path(Path(text), fps)
 

@@ -16,7 +16,7 @@ import av.format
 import av.stream
 
 from salstream.runtime.convert import Converter
-from salstream.runtime.errors import SalstreamError
+from salstream.runtime.errors import SalstreamError, UnusableSource
 from salstream.runtime.sources import Frame, Reader, redact, time_of
 
 logger = logging.getLogger("salstream")
@@ -24,6 +24,9 @@ logger = logging.getLogger("salstream")
 # ffmpeg's own rule, one more than there are cores, goes up to 16; but each thread holds a
 # frame, and four are faster than any model that follows.
 DECODING_THREADS: Final = min(4, (os.cpu_count() or 1) + 1)
+
+# Larger pictures are refused before they take memory; four pictures of 8K fit.
+MAX_PIXELS: Final = 1 << 27
 
 # Containers that state a duration at their start and no number of frames.
 _STATE_DURATION: Final = ("matroska,webm", "flv")
@@ -85,7 +88,8 @@ def _open(
     timeout_s: float = 0,
     rewinds: bool = True,
 ) -> Video:
-    options = dict(_URL_OPTIONS.get(scheme or "", {}))
+    # ffmpeg decodes a picture to learn about a stream; other options go to protocol and container
+    options = {"max_pixels": str(MAX_PIXELS), **_URL_OPTIONS.get(scheme or "", {})}
     begin = time.monotonic()
     try:
         container = av.open(
@@ -97,8 +101,9 @@ def _open(
         )
     except (av.FFmpegError, OSError, ValueError) as error:
         why = _why(error, scheme, timeout_s, time.monotonic() - begin)
+        kind = UnusableSource if isinstance(error, _UNUSABLE) else SalstreamError
         # without its cause, whose text gives away the URL's password
-        raise SalstreamError(f"{redact(name)} {why}") from None
+        raise kind(f"{redact(name)} {why}") from None
     try:
         return Video(container, name, scheme=scheme, timeout_s=timeout_s, rewinds=rewinds)
     except BaseException:
@@ -125,15 +130,21 @@ class Video(Reader):
         stream = container.streams.best("video")
         if not isinstance(stream, av.VideoStream) or container.format.name == "tty":
             # ffmpeg has a demuxer that draws text files
-            raise SalstreamError(f"{redact(name)} has no video in it: expected a video")
+            raise UnusableSource(f"{redact(name)} has no video in it: expected a video")
         if av.stream.Disposition.attached_pic in stream.disposition:
-            raise SalstreamError(
+            raise UnusableSource(
                 f"{redact(name)} has no video in it, only sound and a cover picture"
             )
-        if stream.codec_context is None:
-            raise SalstreamError(
+        context = stream.codec_context
+        if context is None:
+            raise UnusableSource(
                 f"{redact(name)} cannot be decoded: this PyAV has no decoder for its video; "
                 "convert it to H.264 first"
+            )
+        if context.width * context.height > MAX_PIXELS:
+            raise UnusableSource(
+                f"{redact(name)} has pictures of {context.width}x{context.height} pixels: at most "
+                f"{MAX_PIXELS // 1_000_000} million are taken; make them smaller"
             )
         live = scheme is not None and not (scheme in ("http", "https") and container.duration)
         rate = stream.average_rate or stream.guessed_rate
@@ -149,7 +160,8 @@ class Video(Reader):
         )
         # frame threads hold frames back, so a live stream does without them
         stream.thread_type = "SLICE" if live else "AUTO"
-        stream.codec_context.thread_count = DECODING_THREADS
+        context.thread_count = DECODING_THREADS
+        context.options = {"max_pixels": str(MAX_PIXELS)}
         self.damaged = 0
         self._container = container
         self._stream = stream
@@ -157,6 +169,7 @@ class Video(Reader):
         self._rewinds = rewinds
         self._convert = Converter()
         self._start: float | None = None
+        self._arrived_s = 0.0  # when the newest packet came
         self._packet_count = 0
         self._index_at_open = len(stream.index_entries)
         self._end_s = 0.0
@@ -171,7 +184,8 @@ class Video(Reader):
                 except av.FFmpegError:
                     self.damaged += 1
                     continue
-                yield Frame(index, self._time(picture, index), image)
+                time_s = self._time(picture, index)
+                yield Frame(index, time_s, image, captured_s=self._arrived_s)
                 index += 1
         finally:
             if self.damaged:
@@ -197,14 +211,22 @@ class Video(Reader):
                 + ("check network and sender" if self.live else "it is damaged")
             )
         if frames == 0:
-            raise SalstreamError(f"{self.name} has no frame that can be decoded")
+            why = ": it is damaged, or its pictures are too large" if self.damaged else ""
+            raise SalstreamError(f"{self.name} has no frame that can be decoded{why}")
 
     def _release(self) -> None:
         self._container.close()
 
     def _pictures(self) -> Iterator[av.VideoFrame]:
+        seen = time.monotonic()
         for packet in self._packets():
-            yield from self._decode(packet)
+            for picture in self._decode(packet):
+                yield picture
+                seen = time.monotonic()
+            if self.live and self._arrived_s - seen > self._timeout_s:
+                only = ", only damaged or too large ones" if self.damaged else ""
+                self._broken = f"no picture for {self._timeout_s:g} s{only}"
+                return
         yield from self._decode(None)
 
     def _packets(self) -> Iterator[av.Packet[Any]]:
@@ -227,6 +249,7 @@ class Video(Reader):
                     self._packet_count += packet.dts is not None
                 elif not (packet.is_corrupt and cut_if_corrupt):
                     self._packet_count += 1
+                    self._arrived_s = time.monotonic()
                     yield packet
                 asked = time.monotonic()
         except IndexError:
@@ -306,6 +329,15 @@ _NETWORK_ERRORS: Final[Mapping[type[Exception], str]] = {
     av.error.EOFError: "ended before its first frame: check the path",
     av.error.ProtocolNotFoundError: "cannot be opened: this PyAV was built without {scheme}",
 }
+
+
+# What the same sender will answer again.
+_UNUSABLE: Final = (
+    av.error.HTTPUnauthorizedError,
+    av.error.HTTPForbiddenError,
+    av.error.InvalidDataError,
+    av.error.ProtocolNotFoundError,
+)
 
 
 def _is_silence(error: Exception, timeout_s: float, waited_s: float) -> bool:

@@ -32,6 +32,14 @@ class Output:
     conspicuity: NDArray[np.float32] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A run of the graph that is wanted: what ``Backend.run`` takes."""
+
+    frames: Any
+    state: Any
+
+
 class Backend(Protocol):
     """A graph that is ready to run. Backends name this as their base class.
 
@@ -40,12 +48,15 @@ class Backend(Protocol):
         spec: What the graph says about itself.
         recurrent: Whether it has a state.
         conspicuity: Whether it gives conspicuity maps.
+        batch: For how many streams at once it runs best. On processors that is 1: their cores
+            are busy with one, and a batch of four takes longer than four runs.
     """
 
     name: str
     spec: GraphSpec
     recurrent: bool
     conspicuity: bool
+    batch: int = 1
 
     def new_ring(self) -> FrameRing:
         """Return a ring for one stream's windows, in memory that this backend likes."""
@@ -61,6 +72,47 @@ class Backend(Protocol):
                 may lie in memory that later runs write to.
         """
         ...
+
+    def run_batch(self, requests: Sequence[Request]) -> list[Output]:
+        """Run the graph for several streams: at once, where that can be.
+
+        Args:
+            requests: One for each stream.
+
+        Returns:
+            One output for each, in their order, as ``run`` would give it.
+        """
+        outputs: dict[int, Output] = {}
+        for starts in (True, False):  # a state that has not begun cannot be joined to others
+            group = [n for n, request in enumerate(requests) if (request.state is None) == starts]
+            whole = _joined([requests[n] for n in group]) if len(group) > 1 else None
+            if whole is None:
+                outputs |= {n: self.run(requests[n].frames, requests[n].state) for n in group}
+            else:
+                output = self.run(whole.frames, whole.state)
+                outputs |= {n: _row(output, row) for row, n in enumerate(group)}
+        return [outputs[n] for n in range(len(requests))]
+
+
+def _joined(requests: Sequence[Request]) -> Request | None:
+    """Return requests as one; None: they lie on a device, each in a place of its own."""
+    states = [request.state for request in requests]
+    arrays = [request.frames for request in requests]
+    arrays += [value for state in states for value in (state or {}).values()]
+    if not all(isinstance(array, np.ndarray) for array in arrays):
+        return None
+    state = states[0] and {name: np.concatenate([s[name] for s in states]) for name in states[0]}
+    return Request(np.concatenate([request.frames for request in requests]), state)
+
+
+def _row(output: Output, row: int) -> Output:
+    """Return one stream's part of an output."""
+    only = slice(row, row + 1)
+    return Output(
+        output.saliency[only],
+        output.state and {name: value[only] for name, value in output.state.items()},
+        None if output.conspicuity is None else output.conspicuity[only],
+    )
 
 
 def _onnxruntime(path: Path, device: str | None, threads: int | None) -> Backend:

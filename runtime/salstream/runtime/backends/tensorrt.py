@@ -17,7 +17,7 @@ import logging
 import math
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from salstream.runtime.backends import Backend, Output, check_finite
+from salstream.runtime.backends import Backend, Output, Request, check_finite
 from salstream.runtime.cuda import DeviceMemory, Gpu, RecordingError
 from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.runtime.ring import DeviceFrames, DeviceRing
@@ -92,6 +92,7 @@ class TensorRTBackend(Backend):
         ]
         self._maps = [facts[name] for name in ("saliency", "conspicuity") if name in facts]
         self._min_batch, _, self._max_batch = sidecar.batch
+        self.batch = self._max_batch
         self.name = f"{sidecar.flavour}-cuda"
         self.recurrent = bool(self._states)
         self.conspicuity = "conspicuity" in facts
@@ -104,6 +105,8 @@ class TensorRTBackend(Backend):
             tensor.name: gpu.pinned((self._max_batch, *tensor.shape), tensor.dtype)
             for tensor in self._maps
         }
+        # Where the windows and states of several streams are gathered for one run.
+        self._gathered: tuple[DeviceMemory, DeviceState] | None = None
         self._batch = 0
         # By every address that a run uses, in the order of their names. Memory that was freed may
         # come back with the same addresses: in the same roles and for the same batch that is the
@@ -135,20 +138,81 @@ class TensorRTBackend(Backend):
                 raise UsageError(f"the state is of {state.batch} streams, the frames of {batch}")
             if state.spent:
                 raise UsageError("a state serves one run; use the one that the last run gave")
-            addresses = {
-                "frames": self._address(frames),
+            maps = self._run_at(batch, self._address(frames), state)
+            state.spent = True
+        following = DeviceState(batch, state.other, state.current) if self.recurrent else None
+        return Output(maps["saliency"], following, maps.get("conspicuity"))
+
+    def run_batch(self, requests: Sequence[Request]) -> list[Output]:
+        """Run the engine for several streams at once, gathered by copies on the GPU."""
+        outputs: list[Output] = []
+        for begin in range(0, len(requests), self._max_batch):
+            some = requests[begin : begin + self._max_batch]
+            on_gpu = all(isinstance(request.frames, DeviceFrames) for request in some)
+            joined = on_gpu and len(some) >= max(2, self._min_batch)
+            outputs += self._run_gathered(some) if joined else super().run_batch(some)
+        return outputs
+
+    def _run_gathered(self, requests: Sequence[Request]) -> list[Output]:
+        with self._gpu.lock:
+            if self._gathered is None:
+                memory = self._gpu.allocate(_size(self._frames, self._max_batch))
+                self._gathered = memory, self._new_state(self._max_batch)
+            frames, gathered = self._gathered
+            states = [request.state or self._new_state(1) for request in requests]
+            if any(state.spent or state.batch != 1 for state in states):
+                raise UsageError("a state serves one run; use the one that the last run gave")
+            for row, (request, state) in enumerate(zip(requests, states, strict=True)):
+                size = _size(self._frames, 1)
+                self._gpu.copy(frames.address + row * size, request.frames.address, size)
+                for tensor in self._states:
+                    self._copy_row(tensor, row, state.current, gathered.current, to_row=True)
+            maps = self._run_at(len(requests), frames.address, gathered)
+            for row, state in enumerate(states):
+                for tensor in self._states:
+                    self._copy_row(tensor, row, state.other, gathered.other, to_row=False)
+                state.spent = True
+        return [
+            Output(
+                maps["saliency"][row : row + 1],
+                DeviceState(1, state.other, state.current) if self.recurrent else None,
+                maps["conspicuity"][row : row + 1] if "conspicuity" in maps else None,
+            )
+            for row, state in enumerate(states)
+        ]
+
+    def _copy_row(
+        self,
+        tensor: TensorFacts,
+        row: int,
+        own: dict[str, DeviceMemory],
+        gathered: dict[str, DeviceMemory],
+        *,
+        to_row: bool,
+    ) -> None:
+        """Queue a copy between one stream's state and its row in the gathered one."""
+        size = _size(tensor, 1)
+        there, here = gathered[tensor.name].address + row * size, own[tensor.name].address
+        self._gpu.copy(*((there, here) if to_row else (here, there)), size)
+
+    def _run_at(
+        self, batch: int, frames: int, state: DeviceState
+    ) -> dict[str, NDArray[np.float32]]:
+        """Run on frames at an address and on a state; returns the maps when they are there."""
+        self._execute(
+            batch,
+            {
+                "frames": frames,
                 **{name: memory.address for name, memory in state.current.items()},
                 **{f"{name}_next": memory.address for name, memory in state.other.items()},
                 **{name: memory.address for name, memory in self._device_maps.items()},
-            }
-            self._execute(batch, addresses)
-            self._gpu.synchronize()
-            state.spent = True
-            # Copies: the next run writes to the same pinned memory.
-            maps = {name: host[:batch].copy() for name, host in self._host_maps.items()}
+            },
+        )
+        self._gpu.synchronize()
+        # Copies: the next run writes to the same pinned memory.
+        maps = {name: host[:batch].copy() for name, host in self._host_maps.items()}
         check_finite(maps["saliency"])
-        following = DeviceState(batch, state.other, state.current) if self.recurrent else None
-        return Output(maps["saliency"], following, maps.get("conspicuity"))
+        return maps
 
     def _execute(self, batch: int, addresses: dict[str, int]) -> None:
         """Queue a run and the copies of its maps."""

@@ -1,1 +1,1 @@
-"""Cameras that run for months: they fail and come back, several share one model, all are watched."""
+"""Cameras that run for months: they fail and come back, several share a model, all are watched."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -117,10 +117,25 @@ class Camera:
         self._latencies: deque[float] = deque(maxlen=_LATEST)
         self._times: deque[float] = deque(maxlen=_LATEST)
 
-    def enter(self, state: State, reason: str | None = None) -> None:
-        """Change the state; tells the listener unless state and reason are the same."""
+    @property
+    def state(self) -> State:
+        """What it does now."""
+        return self._event.state
+
+    def enter(
+        self, state: State, reason: str | None = None, *, after: Container[State] = tuple(State)
+    ) -> None:
+        """Change the state; tells the listener unless state and reason are the same.
+
+        Args:
+            state: The new one.
+            reason: Why, in one sentence.
+            after: The states that it may follow; in another one nothing happens.
+        """
         with self._changed:
             if (state, reason) == (self._event.state, self._event.reason):
+                return
+            if self._event.state not in after:
                 return
             self._event = event = Event(self.name, state, reason, time.time())
             self._changed.notify_all()

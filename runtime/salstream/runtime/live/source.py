@@ -1,0 +1,205 @@
+"""A source that comes back: it is opened again after growing pauses, and says where it was cut."""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from salstream.runtime.errors import SalstreamError, UnusableSource, UsageError
+from salstream.runtime.live.camera import Camera, State
+from salstream.runtime.sources import Frame, Reader, Source, has_scheme, open_source
+
+CameraSource = str | Path | int | Callable[[], Source] | Iterable[NDArray[np.uint8]]
+
+_RATE_FRAMES: Final = 30
+_OTHER_RATE: Final = 0.25  # a change by less is jitter
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect:
+    """When to open a live source again.
+
+    Attributes:
+        tries: Give up after so many in a row that bring no frame; 0: never open it again, None:
+            never give up.
+        first_pause_s: Before the first try; each pause is twice as long as the one before.
+        longest_pause_s: They grow up to this.
+    """
+
+    tries: int | None = None
+    first_pause_s: float = 0.5
+    longest_pause_s: float = 30.0
+
+    def pause_s(self, number: int) -> float:
+        """Return how long to wait before a try, from 1.
+
+        Up to half of it is left to chance, so that the cameras behind one switch do not come
+        all at once.
+        """
+        whole = min(self.longest_pause_s, self.first_pause_s * 2.0 ** min(number - 1, 30))
+        return whole * random.uniform(0.5, 1)
+
+
+class ReconnectingSource(Reader):
+    """A source that is opened when it is first read from, and again when it fails.
+
+    Files and other sources that can wait are read once. A live source goes on after a failure:
+    the first frame then is marked as a cut, indices go on, and times go on by the clock. A
+    frame that comes after more than half of ``timeout_s`` is a cut as well.
+
+    Args:
+        source: What :func:`~salstream.runtime.sources.open_source` takes, or a function that
+            opens a live source of your own.
+        camera: Told what happens, its password-free source among it.
+        reconnect: When to try again.
+        fps: As ``open_source`` takes it.
+        timeout_s: As ``open_source`` takes it.
+
+    Attributes:
+        fps: As declared, or as measured where that differs by more than a quarter.
+
+    Raises:
+        UsageError: It is a URL of a scheme that is not known.
+    """
+
+    def __init__(
+        self,
+        source: CameraSource,
+        camera: Camera,
+        reconnect: Reconnect | None = None,
+        *,
+        fps: float | None = None,
+        timeout_s: float = 5.0,
+    ) -> None:
+        super().__init__(camera.source, live=is_live(source))
+        self.camera = camera
+        self.stalled_after_s = timeout_s / 2
+        self.damaged = 0
+        self._reconnect = reconnect or Reconnect()
+        # a pipeline says when it is at its end; a network stream that ends has lost its sender
+        self._endless = isinstance(source, str) and has_scheme(source)
+        self._opener: Callable[[], Source] = (
+            source
+            if callable(source)
+            else lambda: open_source(source, fps=fps, timeout_s=timeout_s)
+        )
+        self._opened: Source | None = None
+        self._closed = threading.Event()
+        self._count = 0
+        self._began_s = 0.0  # by the clock, of the first frame
+        self._last_time = 0.0
+
+    def _read(self) -> Iterator[Frame]:
+        failed = 0  # tries in a row
+        while not self._closing:
+            before = self._count
+            try:
+                yield from self._read_once()
+                if not (self.live and self._endless and self._reconnect.tries != 0):
+                    return
+                why = "the sender ended the stream"
+            except SalstreamError as error:
+                hopeless = isinstance(error, UsageError | UnusableSource) and not self._count
+                if hopeless or not self.live or self._reconnect.tries == 0:
+                    raise
+                why = str(error)
+            if self._closing:
+                return
+            failed = failed + 1 if self._count == before else 1
+            tries = self._reconnect.tries
+            if tries is not None and failed > tries:
+                raise SalstreamError(f"{why} (gave up after {tries} tries)")
+            self.camera.enter(State.RECONNECTING, why)
+            self._closed.wait(self._reconnect.pause_s(failed))
+
+    def _read_once(self) -> Iterator[Frame]:
+        with self._opener() as opened:
+            self._opened = opened
+            self.live, self.fps, self.frame_count = opened.live, opened.fps, opened.frame_count
+            try:
+                yield from self._renumbered(opened) if self.live else self._plain(opened)
+            finally:
+                self._opened = None
+                self.damaged += getattr(opened, "damaged", 0)
+
+    def _plain(self, opened: Source) -> Iterator[Frame]:
+        for frame in opened:
+            if not self._count:
+                self.camera.enter(State.WARMING)
+            self._count += 1
+            yield frame
+
+    def _renumbered(self, opened: Source) -> Iterator[Frame]:
+        """Let indices and times go on where those of the connection before ended."""
+        rate = _Rate(self.fps)
+        offset, last_s = 0.0, float("-inf")
+        for frame in opened:
+            now = time.monotonic() if frame.captured_s is None else frame.captured_s
+            first = last_s == float("-inf")
+            cut = now - last_s > self.stalled_after_s
+            if cut:
+                self.camera.enter(State.WARMING)
+                rate.restart()
+            if first and not self._count:
+                self._began_s = now
+            elif first:
+                self.camera.reconnects += 1
+                follows = max(now - self._began_s, self._last_time + 0.001)
+                offset = follows - (frame.time or 0.0)
+            last_s = now
+            moment = now - self._began_s if frame.time is None else offset + frame.time
+            self.fps = rate.add(moment)
+            self._last_time = max(self._last_time, moment)
+            cut = cut or frame.cut
+            yield replace(frame, index=self._count, time=moment, cut=cut, captured_s=now)
+            self._count += 1
+
+    def close(self) -> None:
+        """Let go of the source; a pause ends at once."""
+        self._closing = True
+        self._closed.set()
+        if (opened := self._opened) is not None:
+            opened.close()
+        super().close()
+
+
+def is_live(source: CameraSource) -> bool:
+    """Whether a source's frames cannot wait, as far as can be told before it is opened.
+
+    Raises:
+        UsageError: It is a URL of a scheme that is not known.
+    """
+    if isinstance(source, str):
+        camera = re.fullmatch(r"[0-9]+|/dev/(video|v4l/).*", source)
+        return bool(camera) or " ! " in source or has_scheme(source)
+    return isinstance(source, int) or callable(source)
+
+
+class _Rate:
+    """Frames per second: what was declared, until what comes is clearly another rate."""
+
+    def __init__(self, declared: float | None) -> None:
+        self._fps = declared
+        self._times: deque[float] = deque(maxlen=_RATE_FRAMES + 1)
+
+    def restart(self) -> None:
+        self._times.clear()
+
+    def add(self, moment: float) -> float | None:
+        self._times.append(moment)
+        lasted = self._times[-1] - self._times[0]
+        if len(self._times) > _RATE_FRAMES and lasted > 0:
+            measured = _RATE_FRAMES / lasted
+            if self._fps is None or abs(measured / self._fps - 1) > _OTHER_RATE:
+                self._fps = measured
+        return self._fps

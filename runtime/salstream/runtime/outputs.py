@@ -1,0 +1,129 @@
+"""The outputs of ``salstream run``: which there are, and each camera's own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, cast
+
+from salstream.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from salstream.runtime.sinks import MapFormat, Sink
+
+PLACE: Final = "{camera}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """What was asked for; ``{camera}`` in a path stands for the camera's name.
+
+    Attributes:
+        save: Overlay video, or ``-`` for raw frames on standard output.
+        maps: Folder for one map per frame.
+        form: Of the maps: ``png`` or ``npy``.
+        conspicuity: Folder for pictures of frame, conspicuity maps and saliency.
+        show: Whether to open a window.
+        opacity: Of the overlay, in [0, 1].
+        jsonl: File for a line of JSON per map, or ``-`` for standard output.
+        threshold: Of the regions in those lines.
+        segment_s: Length of the pieces of overlay video; None: one file.
+        keep_gb: Room for the pieces of each camera, in 10⁹ bytes.
+        keep_hours: Age of the pieces.
+    """
+
+    save: str | None = None
+    maps: str | None = None
+    form: str = "png"
+    conspicuity: str | None = None
+    show: bool = False
+    opacity: float = 0.7
+    jsonl: str | None = None
+    threshold: float = 0.5
+    segment_s: float | None = None
+    keep_gb: float | None = None
+    keep_hours: float | None = None
+
+    def check(self, sources: Sequence[str], *, as_json: bool) -> None:
+        """Refuse what cannot be, before anything is opened.
+
+        Args:
+            sources: What is read.
+            as_json: Whether the summary goes to standard output.
+
+        Raises:
+            UsageError: Outputs get in each other's way, or in the sources'.
+        """
+        from salstream.runtime.sinks import MAP_FORMATS
+
+        asked = {"--json": as_json, "--save -": self.save == "-", "--jsonl -": self.jsonl == "-"}
+        both = [name for name, wanted in asked.items() if wanted]
+        if len(both) > 1:
+            raise UsageError(f"{' and '.join(both)} all want standard output; choose one")
+        if self.form not in MAP_FORMATS:
+            raise UsageError(f"unknown map format {self.form!r}; known: {', '.join(MAP_FORMATS)}")
+        keeps = self.keep_gb is not None or self.keep_hours is not None
+        if keeps and self.segment_s is None:
+            raise UsageError("--keep-gb and --keep-hours remove segments: add --segment-seconds")
+        if self.segment_s is not None and self.save in (None, "-"):
+            raise UsageError("--segment-seconds cuts the overlay video: add --save FILE.mp4")
+        paths = {"--save": self.save, "--maps": self.maps, "--conspicuity": self.conspicuity}
+        for option, path in paths.items():
+            if path is None:
+                continue
+            if len(sources) > 1 and PLACE not in path:
+                raise UsageError(
+                    f"{option} is for one camera, and there are {len(sources)}: write {PLACE} "
+                    f"where its name belongs, as in {option} out/{PLACE}"
+                )
+            if path != "-":
+                for source in sources:
+                    keep_apart(source, Path(path))
+        if self.show and len(sources) > 1:
+            raise UsageError("--show is for one camera; use --serve, or --save, for several")
+
+    def sinks(self, camera: str, title: str, fps: float | None = None) -> Iterator[Sink]:
+        """Open a camera's outputs.
+
+        Args:
+            camera: Its name.
+            title: Of a window.
+            fps: Frame rate where results have no times.
+        """
+        from salstream.runtime.live.points import JsonLines
+        from salstream.runtime.segments import Segments
+        from salstream.runtime.sinks import Figures, MapFolder, OverlayVideo, RawFrames, Window
+
+        def place(path: str) -> Path:
+            return Path(path.replace(PLACE, camera))
+
+        if self.maps is not None:
+            yield MapFolder(place(self.maps), cast("MapFormat", self.form))
+        if self.conspicuity is not None:
+            yield Figures(place(self.conspicuity))
+        if self.jsonl is not None:
+            out = sys.stdout.buffer if self.jsonl == "-" else place(self.jsonl)
+            yield JsonLines(out, camera, self.threshold)
+        if self.save == "-":
+            yield RawFrames(sys.stdout.buffer, self.opacity)
+        elif self.save is not None and self.segment_s is not None:
+            limits = self.segment_s, self.keep_gb, self.keep_hours
+            yield Segments(place(self.save), *limits, self.opacity)
+        elif self.save is not None:
+            yield OverlayVideo(place(self.save), fps, self.opacity)
+        if self.show:
+            yield Window(title, self.opacity)
+
+
+def keep_apart(source: str, output: Path) -> None:
+    """Refuse to write over the source.
+
+    Raises:
+        UsageError: It would happen.
+    """
+    images = Path(source) if Path(source).is_dir() else Path(source).parent
+    overwritten = output.exists() and Path(source).exists() and output.samefile(source)
+    if overwritten or (output.is_dir() and images.is_dir() and output.samefile(images)):
+        raise UsageError(f"{output} holds the source, and would be written over; choose another")

@@ -1,0 +1,103 @@
+"""Overlay video in pieces: a new file every so often, the oldest ones removed."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from salstream.runtime.errors import UsageError
+from salstream.runtime.results import Result
+from salstream.runtime.sinks import OverlayVideo
+
+_CHECK_S: Final = 10.0  # between two looks at the size of what was written
+
+
+class Segments:
+    """Overlay videos of a fixed length, named after the time (UTC) at which they begin.
+
+    ``door.mp4`` becomes ``door-20260131T235900.000Z.mp4`` and so on. Only files of such names are
+    ever removed, and never the one that is being written.
+
+    Args:
+        path: Folder, name and suffix.
+        seconds: Length of a piece; None: one piece, however long.
+        keep_gb: Remove the oldest while all of them are larger than this, in 10⁹ bytes.
+        keep_hours: Remove those that were completed longer ago.
+        opacity: Of the colour, in [0, 1].
+
+    Raises:
+        UsageError: A limit is not above 0, or the suffix is not known.
+        SalstreamError: The file cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        seconds: float,
+        keep_gb: float | None = None,
+        keep_hours: float | None = None,
+        opacity: float = 0.7,
+    ) -> None:
+        for name, value in (("length", seconds), ("size", keep_gb), ("age", keep_hours)):
+            if value is not None and not value > 0:
+                raise UsageError(f"the {name} of segments must be above 0, got {value:g}")
+        self._path = path
+        self._seconds = seconds
+        self._keep_bytes = None if keep_gb is None else keep_gb * 1e9
+        self._keep_s = None if keep_hours is None else keep_hours * 3600
+        self._opacity = opacity
+        self._ours = re.compile(
+            re.escape(path.stem) + r"-\d{8}T\d{6}\.\d{3}Z" + re.escape(path.suffix)
+        )
+        self._checked_s = 0.0
+        self._begin_s: float | None = None
+        self._video, self._current = self._next()
+
+    def write(self, result: Result) -> None:
+        """Add one frame, to a new piece where the last one is long enough."""
+        now = time.monotonic() if result.time is None else result.time
+        if self._begin_s is None:
+            self._begin_s = now
+        elif now - self._begin_s >= self._seconds:
+            self._video.close()
+            self._video, self._current = self._next()
+            self._begin_s = now
+        self._video.write(result)
+        if time.monotonic() - self._checked_s > _CHECK_S:
+            self._remove_old()
+
+    def close(self) -> None:
+        """Complete the last piece."""
+        self._video.close()
+        self._remove_old()
+
+    def _next(self) -> tuple[OverlayVideo, Path]:
+        """Begin a piece, and make room for it."""
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3]
+        path = self._path.with_stem(f"{self._path.stem}-{stamp}Z")
+        video = OverlayVideo(path, opacity=self._opacity, begin_s=None)
+        self._current = path
+        self._remove_old()
+        return video, path
+
+    def _remove_old(self) -> None:
+        self._checked_s = time.monotonic()
+        if self._keep_bytes is None and self._keep_s is None:
+            return
+        now = time.time()
+        left = 0
+        # names hold the time, so the last one is the newest
+        for path in sorted(self._path.parent.iterdir(), reverse=True):
+            if not self._ours.fullmatch(path.name):
+                continue
+            with suppress(FileNotFoundError):
+                facts = path.stat()
+                left += facts.st_size
+                old = self._keep_s is not None and now - facts.st_mtime > self._keep_s
+                full = self._keep_bytes is not None and left > self._keep_bytes
+                if path != self._current and (old or full):
+                    path.unlink()

@@ -1,0 +1,632 @@
+"""Cameras that fail, stall and come back, several through one model, against real servers."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import replace
+from itertools import cycle, groupby, pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from clips import number_image, numbered_clip, read_number
+from cpp import tiny
+from fakes import FakeBackend, numbered, spec
+from salstream.runtime import Predictor, Result, SaliencyModel, SalstreamError, UsageError
+from salstream.runtime.backends import Backend, Output
+from salstream.runtime.live.camera import Camera, Event, State
+from salstream.runtime.live.fleet import Fleet
+from salstream.runtime.live.source import Reconnect, ReconnectingSource
+from salstream.runtime.sources import Frame, Reader, Source
+from salstream.runtime.spec import GraphSpec
+from servers import FFMPEG, RtspServer, free_port, send_jpegs, serving
+
+FAST = Reconnect(first_pause_s=0.05, longest_pause_s=0.2)
+SIZE = (48, 64)
+
+
+class Numbers(Backend):
+    """Reads the numbers that the frames of its windows carry: a map's value is the run's number.
+
+    A state is the numbers that it has seen.
+    """
+
+    name = "numbers"
+
+    def __init__(
+        self,
+        window: int = 5,
+        map_frame: int | None = None,
+        recurrent: bool = True,
+        seconds: float = 0,
+    ) -> None:
+        self.spec = GraphSpec(
+            model="numbers",
+            domain="test",
+            height=SIZE[0],
+            width=SIZE[1],
+            window=window,
+            map_frame=window - 1 if map_frame is None else map_frame,
+        )
+        self.recurrent = recurrent
+        self.conspicuity = False
+        self.runs: list[tuple[int | None, ...]] = []
+        self.seen: list[tuple[int | None, ...]] = []
+        self._seconds = seconds
+
+    def run(self, frames: NDArray[np.uint8], state: Any) -> Output:
+        time.sleep(self._seconds)
+        window = tuple(read_number(frame) for frame in frames[0])
+        self.runs.append(window)
+        self.seen.append((state or ()) + window)
+        saliency = np.full((1, *SIZE), (len(self.runs) - 1) / 10_000, np.float32)
+        return Output(saliency, self.seen[-1] if self.recurrent else None)
+
+
+class Keep:
+    """An output that keeps everything."""
+
+    def __init__(self) -> None:
+        self.results: list[Result] = []
+        self.closed = False
+
+    def write(self, result: Result) -> None:
+        self.results.append(result)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Paced(Reader):
+    """A camera of so many frames per second, which carry numbers."""
+
+    def __init__(
+        self, count: int, fps: float, begin: int = 0, fault: Exception | None = None
+    ) -> None:
+        super().__init__("paced", fps=fps, live=True)
+        self._numbers = range(begin, begin + count)
+        self._fault = fault
+
+    def _read(self) -> Iterator[Frame]:
+        begin = time.monotonic()
+        for index, number in enumerate(self._numbers):
+            time.sleep(max(0.0, begin + index / (self.fps or 1) - time.monotonic()))
+            yield Frame(
+                index, index / (self.fps or 1), numbered(number), captured_s=time.monotonic()
+            )
+        if self._fault is not None:
+            raise self._fault
+
+
+def model_of(backend: Backend) -> SaliencyModel:
+    return SaliencyModel(Path("fake.onnx"), backend)
+
+
+def our_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("salstream")]
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - counts, no paths
+
+
+def megabytes() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+# Coming back
+
+
+def read_all(source: ReconnectingSource) -> tuple[list[Frame], SalstreamError | None]:
+    frames: list[Frame] = []
+    try:
+        with source:
+            for frame in source:
+                frames.append(frame)
+    except SalstreamError as error:
+        return frames, error
+    return frames, None
+
+
+def test_a_source_goes_on_after_a_failure_with_a_cut() -> None:
+    lives = iter([Paced(5, 100, 0, SalstreamError("lost")), Paced(5, 50, 100), Paced(0, 1)])
+    events: list[Event] = []
+    camera = Camera("door", "paced", events.append)
+    frames, error = read_all(ReconnectingSource(lambda: next(lives), camera, FAST))
+    assert error is None
+    assert [frame.index for frame in frames] == list(range(10))
+    assert [frame.cut for frame in frames] == [n in (0, 5) for n in range(10)]
+    times = [frame.time for frame in frames]
+    assert all(a is not None and b is not None and a < b for a, b in pairwise(times))
+    assert (times[5] or 0) - (times[4] or 0) > 0.01  # a pause lies between
+    assert camera.reconnects == 1
+    assert [(e.state, e.reason) for e in events] == [
+        (State.WARMING, None),
+        (State.RECONNECTING, "lost"),
+        (State.WARMING, None),
+    ]
+
+
+def test_giving_up() -> None:
+    opened = 0
+
+    def open_it() -> Source:
+        nonlocal opened
+        opened += 1
+        raise SalstreamError("rtsp://me:***@door refused")
+
+    camera = Camera("door", "paced")
+    tried = Reconnect(tries=3, first_pause_s=0.01, longest_pause_s=0.02)
+    frames, error = read_all(ReconnectingSource(open_it, camera, tried))
+    assert (len(frames), opened) == (0, 4)
+    assert str(error) == "rtsp://me:***@door refused (gave up after 3 tries)"
+    opened = 0
+    _, error = read_all(ReconnectingSource(open_it, camera, Reconnect(tries=0)))
+    assert (opened, str(error)) == (1, "rtsp://me:***@door refused")
+
+
+def test_pauses_grow_up_to_a_limit_and_differ() -> None:
+    reconnect = Reconnect()
+    for number, whole in ((1, 0.5), (2, 1), (4, 4), (7, 30), (100_000, 30)):
+        pauses = [reconnect.pause_s(number) for _ in range(50)]
+        assert whole / 2 <= min(pauses) < max(pauses) <= whole
+
+
+def test_a_stall_is_a_cut_and_is_said() -> None:
+    class Stalling(Paced):
+        def _read(self) -> Iterator[Frame]:
+            for frame in super()._read():
+                if frame.index == 10:
+                    time.sleep(0.6)
+                yield frame
+
+    events: list[Event] = []
+    backend = Numbers(recurrent=False)
+    keep = Keep()
+    fleet = Fleet(
+        model_of(backend),
+        {"door": lambda: Stalling(20, 50)},
+        sinks=lambda camera: [keep],
+        on_event=events.append,
+        reconnect=Reconnect(tries=0),
+        timeout_s=0.4,
+    )
+    fleet.run()
+    assert [event.state for event in events] == [
+        State.WARMING, State.LIVE, State.STALLED, State.WARMING, State.LIVE, State.ENDED
+    ]  # fmt: skip
+    assert keep.closed
+    assert our_threads() == []
+
+
+def test_phases_follow_the_rate_that_is_measured() -> None:
+    class Slower(Paced):
+        """Says 60 frames per second and gives 120."""
+
+        def _read(self) -> Iterator[Frame]:
+            for frame in super()._read():
+                yield Frame(frame.index, frame.index / 120, frame.image)
+
+    backend = FakeBackend(spec(state_fps=6.0), recurrent=True)
+    fleet = Fleet(model_of(backend), {"door": lambda: Slower(60, 60)}, reconnect=Reconnect(tries=0))
+    fleet.run()
+    predictor = fleet.members[0].predictor
+    assert isinstance(predictor, Predictor)
+    assert predictor.phases == 20
+
+
+# Never behind
+
+
+@pytest.mark.parametrize(("window", "recurrent"), [(16, False), (1, True)])
+def test_a_slow_model_is_never_behind(window: int, recurrent: bool) -> None:
+    backend = Numbers(window, recurrent=recurrent, seconds=0.1)
+    keep = Keep()
+    fleet = Fleet(
+        model_of(backend),
+        {"door": lambda: JpegLike(240, 60)},
+        sinks=lambda camera: [keep],
+        reconnect=Reconnect(tries=0),
+    )
+    fleet.run()
+    (camera,) = fleet.cameras
+    status = camera.status()
+    assert status.frames == 240
+    assert status.maps + status.dropped == 240
+    assert len(keep.results) == status.maps
+    assert 10 < status.maps < 60
+    assert status.latency_ms["p50"] < 200
+    latencies = fleet.members[0].timings.percentiles()["capture_to_map"]
+    assert latencies["p50"] == pytest.approx(status.latency_ms["p50"], rel=0.1)
+    for window_numbers in backend.runs:
+        if window_numbers[0]:  # the first is repeated before itself
+            first = window_numbers[0]
+            assert window_numbers == tuple(range(first, first + window))
+
+
+class JpegLike(Paced):
+    """Its pictures are those of the servers."""
+
+    def _read(self) -> Iterator[Frame]:
+        for frame in super()._read():
+            number = int(frame.image[0, 0, 0]) * 256 + int(frame.image[0, 0, 1])
+            yield Frame(
+                frame.index, frame.time, number_image(number, SIZE), False, frame.captured_s
+            )
+
+
+# Several cameras
+
+
+def test_cameras_have_their_own_windows_states_and_outputs() -> None:
+    backend = Numbers(window=3, recurrent=True)
+    keeps: dict[str, Keep] = {}
+
+    def sinks(camera: Camera) -> list[Keep]:
+        keeps[camera.name] = Keep()
+        return [keeps[camera.name]]
+
+    sources = {f"c{n}": lambda n=n: JpegLike(40, 80, n * 1000) for n in range(4)}
+    fleet = Fleet(model_of(backend), sources, sinks=sinks, reconnect=Reconnect(tries=0))
+    assert [camera.name for camera in fleet.cameras] == ["c0", "c1", "c2", "c3"]
+    fleet.run()
+    for n in range(4):
+        results = keeps[f"c{n}"].results
+        assert len(results) == fleet.cameras[n].status().maps > 10
+        for result in results:
+            seen = backend.seen[round(float(result.map[0, 0]) * 10_000)]
+            assert {(number or 0) // 1000 for number in seen} == {n}
+            assert read_number(result.frame) == n * 1000 + result.index
+    assert our_threads() == []
+
+
+def test_a_slow_model_serves_cameras_fairly() -> None:
+    backend = FakeBackend(spec(), seconds=0.02)
+    rates = {"slow": 40, "fast": 120, "faster": 200, "other": 60}
+    sources = {name: (lambda fps=fps: Paced(10_000, fps)) for name, fps in rates.items()}
+    fleet = Fleet(model_of(backend), sources)
+    with fleet:
+        time.sleep(3)
+    maps = [camera.status().maps for camera in fleet.cameras]
+    assert min(maps) > 5
+    assert max(maps) <= 1.1 * min(maps) + 1
+
+
+def test_one_camera_s_failure_leaves_the_others_alone() -> None:
+    class Torn(Keep):
+        def write(self, result: Result) -> None:
+            if result.index >= 5:
+                raise SalstreamError("cannot write: no space left on device")
+            super().write(result)
+
+    keeps = {"good": Keep(), "torn": Torn(), "lost": Keep()}
+    events: list[Event] = []
+    fleet = Fleet(
+        model_of(FakeBackend(spec())),
+        {
+            "good": lambda: Paced(60, 60),
+            "torn": lambda: Paced(60, 60),
+            "lost": lambda: Paced(10, 60, fault=SalstreamError("lost")),
+        },
+        sinks=lambda camera: [keeps[camera.name]],
+        on_event=events.append,
+        reconnect=Reconnect(tries=0),
+    )
+    with pytest.raises(SalstreamError, match=r"2 of 3 cameras failed: torn: .*space.*; lost: lost"):
+        fleet.run()
+    assert fleet.cameras[0].status().frames == 60
+    assert keeps["good"].results[-1].index == 59
+    assert {r.index for r in keeps["torn"].results} <= set(range(5))
+    assert keeps["lost"].results[-1].index == 9
+    assert all(keep.closed for keep in keeps.values())
+    last = {event.camera: event.state for event in events}
+    assert last == {"good": State.ENDED, "torn": State.FAILED, "lost": State.FAILED}
+
+
+def test_files_wait_for_the_model(tmp_path: Path) -> None:
+    backend = Numbers(window=16, recurrent=False, seconds=0.005)
+    keeps = {"a": Keep(), "b": Keep()}
+    clips = {name: numbered_clip(tmp_path / f"{name}.mp4", 40) for name in keeps}
+    fleet = Fleet(model_of(backend), dict(clips), sinks=lambda camera: [keeps[camera.name]])
+    fleet.run()
+    for keep in keeps.values():
+        assert [read_number(r.frame) for r in keep.results] == list(range(40))
+        first = backend.runs[round(float(keep.results[0].map[0, 0]) * 10_000)]
+        assert first == tuple(range(15, -1, -1))  # files start in reverse
+    assert [camera.status().dropped for camera in fleet.cameras] == [0, 0]
+
+
+def test_a_file_behind_http_waits_and_is_read_once(tmp_path: Path) -> None:
+    clip = numbered_clip(tmp_path / "clip.mp4", 40, container_options={"movflags": "faststart"})
+    content = clip.read_bytes()
+
+    def talk(connection: socket.socket) -> None:
+        connection.recv(4096)
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(content)}\r\n\r\n"
+        connection.sendall(head.encode() + content)
+
+    keep = Keep()
+    with serving(talk) as port:
+        fleet = Fleet(
+            model_of(Numbers(seconds=0.01)),
+            {"file": f"http://127.0.0.1:{port}/clip.mp4"},
+            sinks=lambda camera: [keep],
+        )
+        fleet.run()
+    assert [read_number(result.frame) for result in keep.results] == list(range(40))
+    assert fleet.cameras[0].status().dropped == 0
+
+
+def test_the_model_s_failure_ends_the_run() -> None:
+    class Broken(FakeBackend):
+        def run(self, frames: NDArray[np.uint8], state: object) -> Output:
+            raise SalstreamError("the graph failed")
+
+    fleet = Fleet(model_of(Broken(spec())), {"a": lambda: Paced(9, 99), "b": lambda: Paced(9, 99)})
+    with pytest.raises(SalstreamError, match=r"^the graph failed$"):
+        fleet.run()
+    assert our_threads() == []
+
+
+def test_wrong_use() -> None:
+    model = model_of(FakeBackend(spec()))
+    with pytest.raises(UsageError, match="no camera"):
+        Fleet(model, {})
+    with pytest.raises(UsageError, match=r"rtps://me:\*\*\*@door"):
+        Fleet(model, {"a": "rtps://me:geheim@door", "b": "rtsp://door"})
+    with pytest.raises(UsageError, match="stride"):
+        Fleet(model, {"a": 0}, stride=0)
+
+
+# Real servers
+
+
+@pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg here (Debian: ffmpeg)")
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc to count descriptors in")
+def test_a_stream_killed_ten_times_at_random_moments(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    clips = [
+        numbered_clip(
+            tmp_path / f"{life}.ts", 0, SIZE, options={"g": "5", "bf": "0"}, numbers=_life(life)
+        )
+        for life in range(11)
+    ]
+    port = free_port()
+    url = f"tcp://127.0.0.1:{port}"
+    backend = Numbers(window=5, map_frame=2)
+    keep = Keep()
+    fleet = Fleet(
+        model_of(backend),
+        {"door": url},
+        sinks=lambda camera: [keep],
+        reconnect=FAST,
+        timeout_s=1.0,
+    )
+    before, memory = 0, 0.0
+    (camera,) = fleet.cameras
+    with fleet:
+        for life, clip in enumerate(clips):
+            assert FFMPEG is not None
+            send = [FFMPEG, "-v", "quiet", "-re", "-i", str(clip), "-c", "copy", "-f", "mpegts"]
+            sender = subprocess.Popen([*send, f"{url}?listen=1"])
+            try:
+                maps = camera.status().maps
+                until(lambda maps=maps: camera.status().maps > maps + 3)  # type: ignore[misc]
+                time.sleep(chance.uniform(0, 0.4))
+            finally:
+                sender.kill()
+                sender.wait()
+            if life == 2:
+                before, memory = descriptors(), megabytes()
+        until(lambda: camera.state is State.RECONNECTING)
+        assert len(our_threads()) == 3
+        until(lambda: descriptors() <= before)  # a try may be under way
+        assert megabytes() < memory + 20
+        assert camera.reconnects == 10
+    lives = set()
+    for result in keep.results:
+        seen = backend.seen[round(float(result.map[0, 0]) * 10_000)]
+        assert None not in seen
+        (life,) = {(number or 0) // 200 for number in seen}
+        assert (read_number(result.frame) or 0) // 200 == life
+        lives.add(life)
+    assert lives == set(range(11))
+    times = [result.time or 0 for result in keep.results]
+    assert times == sorted(times)
+    assert our_threads() == []
+
+
+def _life(life: int) -> list[int]:
+    return list(range(200 * life, 200 * life + 150))
+
+
+def test_rtsp_cameras_come_back(tmp_path: Path) -> None:
+    clip = numbered_clip(tmp_path / "clip.mp4", 150, SIZE, options={"g": "5", "bf": "0"})
+    port = free_port()
+    events: list[Event] = []
+    fleet = Fleet(
+        model_of(Numbers()),
+        {"door": f"rtsp://127.0.0.1:{port}/cam"},
+        on_event=events.append,
+        reconnect=FAST,
+        timeout_s=2.0,
+    )
+    (camera,) = fleet.cameras
+    with fleet:
+        for _ in range(3):
+            with closing(RtspServer(clip, port=port)):
+                maps = camera.status().maps
+                until(lambda maps=maps: camera.status().maps > maps + 3)  # type: ignore[misc]
+    states = [event.state for event in events if event.state is not State.STALLED]
+    changes = [state for state, _ in groupby(states)]  # each failed try may have its own reason
+    if changes[0] is State.RECONNECTING:  # it was faster than the server
+        del changes[0]
+    assert changes[:8] == ([State.WARMING, State.LIVE, State.RECONNECTING] * 3)[:8]
+    assert camera.reconnects == 2
+
+
+def test_the_end_of_a_connection_while_a_server_says_nothing() -> None:
+    with serving(lambda connection: time.sleep(3)) as port:
+        fleet = Fleet(model_of(Numbers()), {"door": f"rtsp://127.0.0.1:{port}/cam"}, timeout_s=1.5)
+        with fleet:
+            time.sleep(0.3)
+            begin = time.monotonic()
+        assert time.monotonic() - begin < 0.5
+        assert fleet.cameras[0].state is State.ENDED
+        until(lambda: not our_threads())
+
+
+def drip(connection: socket.socket) -> None:
+    """Send a true stream, one byte at a time."""
+    connection.recv(4096)
+    for byte in b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\n\r\n" + b"G" * 1000:
+        connection.sendall(bytes([byte]))
+        time.sleep(0.1)
+
+
+def garbage(connection: socket.socket) -> None:
+    connection.recv(4096)
+    noise = random.Random(0).randbytes(100_000)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\n\r\n" + noise)
+
+
+def giant(connection: socket.socket) -> None:
+    """A picture of 20,000 x 20,000, and one of 16,000 x 16,000 that ffmpeg itself would take."""
+    blank = number_image(0, (64, 64))
+    jpeg = bytearray(cv2.imencode(".jpg", blank)[1].tobytes())
+    at = jpeg.index(b"\xff\xc0") + 5
+    sizes = (20_000, 16_000)
+    jpegs = [bytes(jpeg[:at]) + struct.pack(">HH", n, n) + bytes(jpeg[at + 4 :]) for n in sizes]
+    send_jpegs(connection, cycle(jpegs), 20)
+
+
+@pytest.mark.parametrize(
+    ("talk", "expected"),
+    [
+        (lambda connection: time.sleep(3), r"sent nothing for 0.5 s"),
+        (drip, r"sent nothing for 0.5 s"),
+        (garbage, r"(not a video|cannot be reached)"),
+        (giant, r"(too large|no picture|cannot be)"),
+        (lambda connection: None, r"(ended before|cannot be reached|not a video)"),
+    ],
+)
+def test_servers_that_are_no_cameras(
+    talk: Callable[[socket.socket], None], expected: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = peak_megabytes()
+    with serving(talk) as port:
+        fleet = Fleet(
+            model_of(Numbers()),
+            {"door": f"http://me:geheim@127.0.0.1:{port}/cam"},
+            reconnect=Reconnect(tries=1, first_pause_s=0.05),
+            timeout_s=0.5,
+        )
+        begin = time.monotonic()
+        with pytest.raises(SalstreamError, match=expected) as caught:
+            fleet.run()
+        assert time.monotonic() - begin < 8
+    assert "geheim" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert peak_megabytes() - before < 100
+    assert "geheim" not in capfd.readouterr().err
+
+
+def peak_megabytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def test_corrupt_packets_are_left_out_and_the_stream_goes_on(tmp_path: Path) -> None:
+    clip = numbered_clip(tmp_path / "clip.ts", 90, SIZE, options={"g": "5", "bf": "0"})
+    data = bytearray(clip.read_bytes())
+    chance = random.Random(3)
+    for _ in range(40):
+        data[chance.randrange(len(data) // 4, len(data) * 3 // 4)] ^= chance.randrange(1, 256)
+
+    def talk(connection: socket.socket) -> None:
+        for start in range(0, len(data), 1316):
+            connection.sendall(data[start : start + 1316])
+            time.sleep(2 * 1316 / len(data))
+
+    keep = Keep()
+    backend = Numbers(recurrent=False)
+    with serving(talk) as port:
+        fleet = Fleet(
+            model_of(backend),
+            {"door": f"tcp://127.0.0.1:{port}"},
+            sinks=lambda camera: [keep],
+            reconnect=Reconnect(tries=0),
+            timeout_s=1.0,
+        )
+        with suppress(SalstreamError):
+            fleet.run()
+    numbers = [n for n in (read_number(result.frame) for result in keep.results) if n is not None]
+    assert len(numbers) > 20
+    assert numbers[-1] > 70
+    assert our_threads() == []
+
+
+def test_a_camera_that_changes_its_size() -> None:
+    class Changing(JpegLike):
+        def _read(self) -> Iterator[Frame]:
+            for frame in super()._read():
+                image = np.repeat(frame.image, 2, axis=1) if frame.index >= 20 else frame.image
+                yield replace(frame, image=image)
+
+    backend = Numbers(window=5, map_frame=2)
+    keep = Keep()
+    fleet = Fleet(
+        model_of(backend),
+        {"door": lambda: Changing(40, 60)},
+        sinks=lambda camera: [keep],
+        reconnect=Reconnect(tries=0),
+    )
+    fleet.run()
+    for result in keep.results:
+        seen = backend.seen[round(float(result.map[0, 0]) * 10_000)]
+        assert {(number or 0) >= 20 for number in seen} == {result.index >= 20}
+    assert {result.frame.shape[1] for result in keep.results} == {64, 128}
+
+
+# One graph for several cameras, in batches
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_batches_give_the_same_maps(tmp_path: Path, recurrent: bool) -> None:
+    graph = tiny.save(tmp_path / "tiny.onnx", window=3, recurrent=recurrent, levels=2)
+    model = SaliencyModel.open(graph, backend="onnxruntime:cpu")
+    clips = {
+        name: numbered_clip(tmp_path / f"{name}.mp4", count, numbers=range(begin, begin + count))
+        for name, count, begin in (("a", 12, 0), ("b", 30, 100), ("c", 21, 500))
+    }
+    keeps = {name: Keep() for name in clips}
+    fleet = Fleet(model, dict(clips), sinks=lambda camera: [keeps[camera.name]], batch=3)
+    fleet.run()
+    for name, clip in clips.items():
+        alone = list(model.stream(clip))
+        assert [r.index for r in keeps[name].results] == [r.index for r in alone]
+        for result, expected in zip(keeps[name].results, alone, strict=True):
+            np.testing.assert_allclose(result.map, expected.map, atol=1e-6)
+            assert result.conspicuity is not None
+            assert expected.conspicuity is not None
+            np.testing.assert_allclose(result.conspicuity, expected.conspicuity, atol=1e-6)

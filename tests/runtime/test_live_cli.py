@@ -1,0 +1,186 @@
+"""`salstream run` over cameras, as a service runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import pytest
+
+from clips import number_image, numbered_clip
+from cpp import tiny
+from servers import free_port, send_jpegs, serving
+
+PROGRAM = Path(sys.executable).with_name("salstream")
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Path:
+    return tiny.save(tmp_path / "tiny.onnx", window=3)
+
+
+@pytest.fixture
+def camera() -> Iterator[str]:
+    def jpegs() -> Iterator[bytes]:
+        for number in count():
+            yield cv2.imencode(".jpg", number_image(number % 4096, (96, 128)))[1].tobytes()
+
+    with serving(lambda connection: send_jpegs(connection, jpegs(), 30)) as port:
+        yield f"http://me:geheim@127.0.0.1:{port}/"
+
+
+_programs: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def _no_program_is_left() -> Iterator[None]:
+    yield
+    while _programs:
+        with _programs.pop() as program:
+            program.kill()
+
+
+def start(graph: Path, *arguments: str | Path) -> subprocess.Popen[str]:
+    program = subprocess.Popen(
+        [PROGRAM, "run", *map(str, arguments), "--model", graph, "--backend", "onnxruntime:cpu"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    _programs.append(program)
+    return program
+
+
+def until_written(path: Path, lines: int) -> None:
+    end = time.monotonic() + 20
+    while not path.exists() or path.read_text().count("\n") < lines:
+        assert time.monotonic() < end, "nothing was written in time"
+        time.sleep(0.05)
+
+
+def terminated(program: subprocess.Popen[str]) -> tuple[str, str]:
+    begin = time.monotonic()
+    program.send_signal(signal.SIGTERM)
+    out, err = program.communicate(timeout=10)
+    assert time.monotonic() - begin < 2
+    assert program.returncode == 143
+    assert "geheim" not in out + err
+    return out, err
+
+
+def test_a_service_that_is_asked_to_end(tmp_path: Path, graph: Path, camera: str) -> None:
+    lines = tmp_path / "points.jsonl"
+    listing = tmp_path / "cameras.txt"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        listing.write_text(
+            f"door = {camera}\nyard = {camera}\n"
+            f"silent = rtsp://127.0.0.1:{silent.getsockname()[1]}/\n"
+            f"absent = tcp://127.0.0.1:{free_port()}\n"
+        )
+        program = start(
+            graph,
+            *("--cameras", listing, "--jsonl", lines, "--log-json", "--json"),
+            *("--save", tmp_path / "out" / "{camera}.mp4"),
+        )
+        until_written(lines, 30)
+        out, err = terminated(program)
+    said = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert {line["camera"] for line in said} == {"door", "yard"}
+    for name in ("door", "yard"):
+        with av.open(tmp_path / "out" / f"{name}.mp4") as container:
+            frames = sum(1 for _ in container.decode(video=0))
+        written = sum(line["camera"] == name for line in said)
+        assert abs(frames - written) <= 1
+    cameras: dict[str, Any] = json.loads(out)["cameras"]
+    assert set(cameras) == {"door", "yard", "silent", "absent"}
+    assert cameras["door"]["maps"] > 5
+    assert cameras["absent"]["frames"] == 0
+    assert {"capture_to_map", "infer"} <= set(cameras["door"]["latency_ms"])
+    log = [json.loads(line) for line in err.splitlines()]
+    states = {(line.get("camera"), line.get("state")) for line in log}
+    assert {("door", "warming"), ("door", "live"), ("absent", "reconnecting")} <= states
+    assert log[-1]["message"].startswith("Interrupted")
+    assert all({"time", "level", "message"} <= set(line) for line in log)
+
+
+def test_the_end_while_connecting_to_a_silent_server(tmp_path: Path, graph: Path) -> None:
+    connected = []
+
+    def talk(connection: socket.socket) -> None:
+        connected.append(connection)
+        time.sleep(5)
+
+    with serving(talk) as port:
+        program = start(graph, f"rtsp://127.0.0.1:{port}/cam", "--save", tmp_path / "o.mp4")
+        end = time.monotonic() + 20
+        while not connected and time.monotonic() < end:
+            time.sleep(0.05)
+        terminated(program)
+
+
+def test_one_camera_speaks_as_a_file_does(tmp_path: Path, graph: Path, camera: str) -> None:
+    program = start(graph, camera, "--limit", "20", "--jsonl", "-", "--save", tmp_path / "o.mp4")
+    out, err = program.communicate(timeout=30)
+    assert program.returncode == 0, err
+    records = [json.loads(line) for line in out.splitlines()]
+    assert records[-1]["index"] == 19
+    assert "20 frames in" in err
+    assert "geheim" not in out + err
+    (tmp_path / "o.mp4").stat()
+
+
+def test_a_camera_that_is_given_up(graph: Path) -> None:
+    url = f"tcp://127.0.0.1:{free_port()}"
+    program = start(graph, url, "--reconnect", "1", "--json")
+    out, err = program.communicate(timeout=30)
+    assert program.returncode == 1
+    assert f"Error: {url} refused the connection" in err
+    assert "(gave up after 1 tries)" in err
+    assert json.loads(out)["frames"] == 0
+    program = start(graph, f"a={url}", f"b={url}", "--reconnect", "0")
+    out, err = program.communicate(timeout=30)
+    assert program.returncode == 1
+    assert "Error: 2 of 2 cameras failed: a: tcp://" in err
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("codec", "no decoder for its video"), ("sound", "no video in it")]
+)
+def test_what_cannot_be_decoded_fails_at_once(
+    tmp_path: Path, graph: Path, kind: str, words: str
+) -> None:
+    path = numbered_clip(tmp_path / "clip.avi", 30, codec="mjpeg")
+    data = path.read_bytes().replace(b"MJPG", b"ZZZZ")
+    if kind == "sound":
+        path = tmp_path / "sound.ts"
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("mp2", rate=44_100)
+            sound = av.AudioFrame("s16", "stereo", 1152 * 40)
+            sound.rate = 44_100
+            container.mux(stream.encode(sound))
+            container.mux(stream.encode(None))
+        data = path.read_bytes()
+
+    def talk(connection: socket.socket) -> None:
+        connection.sendall(data)
+        time.sleep(5)
+
+    with serving(talk) as port:
+        program = start(graph, f"tcp://127.0.0.1:{port}", "--timeout", "1.5")
+        _, err = program.communicate(timeout=30)
+    assert program.returncode == 1
+    assert err.count("Error: ") == 1
+    assert words in err
