@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -114,6 +117,32 @@ def test_a_service_that_is_asked_to_end(tmp_path: Path, graph: Path, camera: str
     assert {("door", "warming"), ("door", "live"), ("absent", "reconnecting")} <= states
     assert log[-1]["message"].startswith("Interrupted")
     assert all({"time", "level", "message"} <= set(line) for line in log)
+
+
+def test_the_page_comes_and_goes_with_the_run(tmp_path: Path, graph: Path, camera: str) -> None:
+    token = tmp_path / "token"
+    token.write_text("a-token-of-some-length\n")
+    program = start(graph, f"door={camera}", "--serve", "127.0.0.1:0", "--token-file", token)
+    assert program.stderr is not None
+    line = program.stderr.readline()
+    url = re.search(r"http://127\.0\.0\.1:\d+/", line)
+    assert url, line
+
+    def door(**headers: str) -> Any:
+        request = urllib.request.Request(f"{url[0]}api/cameras", headers=headers)
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return json.load(answer)["cameras"][0]
+
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        door()
+    end = time.monotonic() + 20
+    while (status := door(Authorization="Bearer a-token-of-some-length"))["maps"] < 5:
+        assert time.monotonic() < end, status
+        time.sleep(0.1)
+    assert (status["name"], status["state"]) == ("door", "live")
+    terminated(program)
+    with pytest.raises(urllib.error.URLError):
+        door()
 
 
 def test_the_end_while_connecting_to_a_silent_server(tmp_path: Path, graph: Path) -> None:

@@ -9,7 +9,8 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
@@ -20,6 +21,7 @@ from rich.console import Console
 from salstream.runtime.errors import SalstreamError, UsageError
 
 if TYPE_CHECKING:
+    from salstream.runtime.live.camera import Camera, Event
     from salstream.runtime.live.fleet import Fleet
     from salstream.runtime.model import SaliencyModel
     from salstream.runtime.pipeline import Stream
@@ -143,6 +145,14 @@ def run(
     batch: Annotated[
         int | None, typer.Option(min=1, help="Cameras that share a run of the graph.")
     ] = None,
+    serve: Annotated[
+        str | None,
+        typer.Option(metavar="[HOST:]PORT", help="Show the cameras on a page, such as 8080."),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="Holds what one must know to see the page from another machine."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads for inference.")] = None,
     log_json: Annotated[
         bool, typer.Option("--log-json", help="Log lines on standard error as JSON.")
@@ -163,6 +173,9 @@ def run(
 
     if log_json:
         use_json()
+    if token_file is not None and serve is None:
+        raise UsageError("--token-file is for the page: add --serve")
+    token = None if token_file is None else _read_token(token_file)
     named = read_cameras(sources or [], cameras)
     outputs = Outputs(
         save=save,
@@ -192,7 +205,7 @@ def run(
         "limit": limit,
     }
     (name, source), *others = named.items()
-    if not others and not is_live(source):
+    if not others and not is_live(source) and serve is None:
         size = parse_size(raw_size) if raw_size else None
         stream = opened.stream(source, raw_size=size, **options)
         title = f"salstream: {stream.source.name}"
@@ -201,7 +214,7 @@ def run(
     if raw_size is not None:
         raise UsageError("--raw-size describes frames on standard input: give - as the source")
 
-    from salstream.runtime.live.camera import Event, State
+    from salstream.runtime.live.camera import State
     from salstream.runtime.live.fleet import Fleet
     from salstream.runtime.live.run import log_event
 
@@ -219,7 +232,18 @@ def run(
         batch=batch,
         **options,
     )
-    _run_fleet(fleet, as_json, console)
+
+    def watch(shown: list[Camera]) -> AbstractContextManager[object]:
+        if serve is None:
+            return nullcontext()
+        from salstream.runtime.live.points import points
+        from salstream.runtime.serve import serve as show_page
+
+        page = show_page(shown, serve, token=token, points=partial(points, threshold=threshold))
+        _say(f"The page is at {page.url}", logging.INFO)
+        return closing(page)
+
+    _run_fleet(fleet, as_json, console, watch)
 
 
 @app.command()
@@ -274,14 +298,26 @@ def _run(
             print_summary(summary, console)
 
 
-def _run_fleet(fleet: Fleet, as_json: bool, console: Console) -> None:
+def _read_token(path: Path) -> str:
+    try:
+        return path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SalstreamError(f"the token in {path} cannot be read: {error}") from error
+
+
+def _run_fleet(
+    fleet: Fleet,
+    as_json: bool,
+    console: Console,
+    watch: Callable[[list[Camera]], AbstractContextManager[object]],
+) -> None:
     """Run over cameras and print what each did, also when something fails."""
     from salstream.runtime.live.run import run_fleet
     from salstream.runtime.run import print_summary
 
     summaries: dict[str, Summary] = {}
     try:
-        run_fleet(fleet, summaries)
+        run_fleet(fleet, summaries, watch)
     except (KeyboardInterrupt, SystemExit):
         _say("Interrupted: what was written so far is complete.")
         raise
