@@ -49,7 +49,7 @@ class Backend(Protocol):
         recurrent: Whether it has a state.
         conspicuity: Whether it gives conspicuity maps.
         batch: For how many streams at once it runs best. On processors that is 1: their cores
-            are busy with one, and a batch of four takes longer than four runs.
+            are busy with one, and batches gain nothing.
     """
 
     name: str
