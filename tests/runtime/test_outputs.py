@@ -207,8 +207,10 @@ def test_lists_with_a_bad_line(tmp_path: Path, text: str, words: tuple[str, ...]
 def test_no_camera_and_no_list(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no camera"):
         read_cameras([])
-    with pytest.raises(SalstreamError, match="cannot be read"):
+    with pytest.raises(UsageError, match="cannot be read"):
         read_cameras([], tmp_path / "missing.txt")
+    with pytest.raises(UsageError, match=r"b: nothing\.mp4 does not exist"):
+        read_cameras(["a=0", "b=nothing.mp4"])
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="not text"):

@@ -142,6 +142,27 @@ def run_until_full(folder: Path, limit: int, kind: str) -> str:
     return done.stdout
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_video_stays_playable_when_the_process_is_killed(tmp_path: Path, suffix: str) -> None:
+    """All but its last second or two, however little there is."""
+    path = tmp_path / f"o.{suffix}"
+    program = f"""
+        import os
+        from pathlib import Path
+        import numpy as np
+        from salstream.runtime import Result
+        from salstream.runtime.sinks import OverlayVideo
+        video = OverlayVideo(Path({str(path)!r}), 30.0)
+        still = np.zeros((64, 96, 3), np.uint8)
+        for index in range(150):
+            video.write(Result(index, index / 30, still, np.ones((8, 12), np.float32)))
+        os.kill(os.getpid(), 9)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False, timeout=60)
+    assert len(frames_of(path)) >= 90
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
 def test_a_video_stays_playable_when_the_disk_is_full(tmp_path: Path) -> None:
     assert "cannot write" in run_until_full(tmp_path, 3_000_000, "video")

@@ -302,7 +302,8 @@ def _read_token(path: Path) -> str:
     try:
         return path.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise SalstreamError(f"the token in {path} cannot be read: {error}") from error
+        why = getattr(error, "strerror", None) or "it is not text"
+        raise UsageError(f"the token in {path} cannot be read: {why}") from error
 
 
 def _run_fleet(

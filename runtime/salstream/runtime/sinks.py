@@ -138,9 +138,11 @@ class OverlayVideo:
         self._written = 0
         self._last_pts = -_SHORTEST
         fragmented = path.suffix.lower() in (".mp4", ".mov")
-        options = (
-            {"movflags": "hybrid_fragmented", "frag_duration": "1000000"} if fragmented else {}
-        )
+        options = {"flush_packets": "1"}  # else up to 256 kB wait where a kill loses them
+        if fragmented:
+            options |= {"movflags": "hybrid_fragmented", "frag_duration": "1000000"}
+        else:
+            options["cluster_time_limit"] = "1000"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.open("ab").close()  # the encoder would open it with the first frame only

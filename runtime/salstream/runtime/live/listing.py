@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from salstream.runtime.errors import SalstreamError, UsageError
+from salstream.runtime.errors import UsageError
 from salstream.runtime.live.source import is_live
 from salstream.runtime.sources import redact
 
@@ -27,14 +28,13 @@ def read_cameras(sources: Sequence[str], listing: Path | None = None) -> dict[st
 
     Raises:
         UsageError: There is none, two have the same name, or one cannot be read: it is said where.
-        SalstreamError: The file cannot be read.
     """
     entries = [("", text) for text in sources]
     if listing is not None:
         try:
             lines = listing.read_text("utf-8-sig").splitlines()
         except OSError as error:
-            raise SalstreamError(f"{listing} cannot be read: {error.strerror}") from error
+            raise UsageError(f"{listing} cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise UsageError(f"{listing} is no list of cameras: it is not text") from error
         entries += [
@@ -56,6 +56,9 @@ def read_cameras(sources: Sequence[str], listing: Path | None = None) -> dict[st
                 f"{name}-2=SOURCE"
             )
         cameras[name] = source
+    for name, source in cameras.items() if len(cameras) > 1 else ():
+        if not (is_live(source) or glob.has_magic(source) or Path(source).exists()):
+            raise UsageError(f"{name}: {redact(source)} does not exist; nothing was started")
     return cameras
 
 

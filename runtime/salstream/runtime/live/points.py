@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -93,7 +94,7 @@ def _regions(
 
 
 class JsonLines:
-    """One line of JSON per result: the camera's name and its :func:`points`.
+    """One line of JSON per result: the camera's name, the time of day and its :func:`points`.
 
     Args:
         out: A file, which grows, or a binary stream. Several cameras may share it.
@@ -123,7 +124,8 @@ class JsonLines:
 
     def write(self, result: Result) -> None:
         """Write one line."""
-        record = {"camera": self._camera, **points(result, self._threshold)}
+        now = round(time.time(), 3)
+        record = {"camera": self._camera, "at": now, **points(result, self._threshold)}
         try:
             self._out.write(json.dumps(record).encode() + b"\n")
             self._out.flush()
