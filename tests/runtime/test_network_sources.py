@@ -23,9 +23,11 @@ import cv2
 import pytest
 
 from clips import number_image, numbered_clip, read_number
-from salstream.runtime.errors import SalstreamError, UsageError
-from salstream.runtime.sources import Source, open_source
+from salstream.runtime.errors import SalstreamError, UnusableSource, UsageError
+from salstream.runtime.live.source import is_live
+from salstream.runtime.sources import Source, has_scheme, open_source
 from servers import FFMPEG, RtspServer, free_port
+from servers import serving as talking
 
 FRAMES = 60
 FPS = 30
@@ -454,3 +456,21 @@ def test_a_host_that_does_not_exist() -> None:
     with pytest.raises(SalstreamError) as caught:
         open_source("rtsp://me:geheim@camera.invalid/cam", timeout_s=0.5)
     assert_one_sentence(caught.value, "rtsp://me:***@camera.invalid/cam", "check address")
+
+
+def test_a_camera_that_is_booting_is_tried_again() -> None:
+    """An RTSP server that accepts and says nothing, or hangs up: neither is an answer."""
+
+    def silent(connection: socket.socket) -> None:
+        time.sleep(1.5)
+
+    for talk in (silent, lambda connection: connection.close()):
+        with talking(talk) as port, pytest.raises(SalstreamError) as caught:
+            list(open_source(f"rtsp://127.0.0.1:{port}/cam", timeout_s=0.5))
+        assert not isinstance(caught.value, UnusableSource), caught.value
+
+
+def test_a_pipeline_with_a_url_in_it_is_a_pipeline() -> None:
+    pipeline = "rtspsrc location=rtsp://me:geheim@host/1 ! rtph264depay ! appsink"
+    assert is_live(pipeline)
+    assert not has_scheme(pipeline)

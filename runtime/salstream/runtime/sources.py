@@ -128,6 +128,8 @@ def has_scheme(text: str) -> bool:
     Raises:
         UsageError: It is one, of a scheme that is not known.
     """
+    if " ! " in text:
+        return False  # a GStreamer pipeline, perhaps with a URL in it
     scheme, found, _ = text.partition("://")
     if found and scheme.lower() not in SCHEMES:
         known = ", ".join(f"{known}://" for known in SCHEMES)

@@ -100,8 +100,12 @@ def _open(
             metadata_errors="replace",  # a title in another encoding is no reason to refuse
         )
     except (av.FFmpegError, OSError, ValueError) as error:
-        why = _why(error, scheme, timeout_s, time.monotonic() - begin)
-        kind = UnusableSource if isinstance(error, _UNUSABLE) else SalstreamError
+        waited_s = time.monotonic() - begin
+        why = _why(error, scheme, timeout_s, waited_s)
+        unusable = isinstance(error, _UNUSABLE) and not _is_silence(error, timeout_s, waited_s)
+        if scheme in ("rtsp", "rtsps") and isinstance(error, av.error.InvalidDataError):
+            unusable = False  # a camera that is booting accepts and hangs up
+        kind = UnusableSource if unusable else SalstreamError
         # without its cause, whose text gives away the URL's password
         raise kind(f"{redact(name)} {why}") from None
     try:
