@@ -247,7 +247,7 @@ def test_features_get_minus_lambda_times_the_classifiers_gradient(
         else:
             answer = adapted.classify(level, inputs, reversal)
         of_inputs, of_weights = torch.autograd.grad(
-            -answer[:, 0].sum(), [inputs, next(reduction.parameters())]
+            -answer[:, 0].sum(), [inputs, next(reduction.parameters())], materialize_grads=True
         )
         return of_inputs, of_weights
 
