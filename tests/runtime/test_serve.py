@@ -572,6 +572,69 @@ def test_a_slow_reader_sees_what_is_newest_and_holds_nobody_up() -> None:
     assert len(behind) < len(ahead) / 2, "the slow one was given all of them"
 
 
+def noisy(index: int = 0) -> Result:
+    """Return a result whose PNG is larger than what fits into buffers, some 2.4 MB."""
+    frame = np.random.default_rng(index).integers(0, 256, (900, 900, 3), dtype=np.uint8)
+    return Result(index, None, frame, np.zeros((12, 16), np.float32))
+
+
+def snapshots_end(page: server.Server) -> bool:
+    """Wait until a snapshot can be had."""
+    end = time.monotonic() + 8
+    while (status := ask(page, "/api/cameras/door/snapshot.png")[0]) != 200:
+        assert status == 503
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_snapshots_at_once_are_few(
+    leaves: bool, monkeypatch: pytest.MonkeyPatch, still: Camera
+) -> None:
+    """However slowly they are taken; then those who come next get theirs."""
+    monkeypatch.setattr(app, "_SNAPSHOT_S", 60.0 if leaves else 1.5)
+    still.publish(noisy(), 0.01)
+    with closing(show(still)) as page:
+        links = [viewer(page, f"snapshot.png?opacity=0.{n}") for n in range(10)]
+        said = [link.readline() for link in links]
+        assert sum(b" 200 " in line for line in said) == 4
+        assert sum(b" 503 " in line for line in said) == 6
+        status, _, body = ask(page, "/api/cameras/door/snapshot.png")
+        assert (status, sentence(body)) == (503, "too many snapshots at once; try again later")
+        assert ask(page, "/api/cameras")[0] == 200
+        if leaves:
+            for link in links:
+                link.close()
+        assert snapshots_end(page)
+        for link in links:
+            link.close()
+
+
+def test_who_leaves_takes_a_place_until_the_snapshot_is_made(
+    monkeypatch: pytest.MonkeyPatch, still: Camera
+) -> None:
+    """Or the work of all who came and went would pile up."""
+    may_go_on = threading.Event()
+    begun: list[View] = []
+
+    def slow(result: Result, view: View) -> bytes:
+        begun.append(view)
+        may_go_on.wait(10)
+        return b"picture"
+
+    monkeypatch.setattr(app, "png", slow)
+    with closing(show(still)) as page:
+        for number in range(20):
+            viewer(page, f"snapshot.png?opacity={number / 20}").close()
+        time.sleep(0.3)
+        assert ask(page, "/api/cameras/door/snapshot.png")[0] == 503
+        may_go_on.set()
+        assert snapshots_end(page)
+    assert len(begun) <= 5
+
+
 @pytest.mark.parametrize("what", ["stream", "points", "pictures"])
 def test_who_takes_nothing_is_cut_off(
     what: str, monkeypatch: pytest.MonkeyPatch, still: Camera
