@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -41,6 +42,8 @@ class FakeGpu:
         self.replays = 0
         self.recordings = 0
         self.uploaded_bytes = 0
+        self.most_contexts = 100
+        self.contexts: weakref.WeakSet[_Context] = weakref.WeakSet()  # that have memory
         self._device: dict[int, NDArray[np.uint8]] = {}
         self._freed: dict[int, list[NDArray[np.uint8]]] = {}  # by size
         self._pinned: list[NDArray[np.uint8]] = []
@@ -154,9 +157,11 @@ class _Context:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         self._prepared = False
+        self._shaped = 0  # times that shapes were set
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self._shapes[name] = shape
+        self._shaped += 1
         self._prepared = False
         return shape[1:] == self._engine.get_tensor_shape(name)[1:]
 
@@ -179,7 +184,10 @@ class _Context:
             for facts in self._engine.tensors
         }
 
+        shaped = self._shaped if gpu.recording else None
+
         def step() -> None:
+            assert shaped in (None, self._shaped), "the context's shapes were set since"
             inputs = {
                 facts.name: memory[facts.name].view(facts.dtype).reshape(batch, *facts.shape).copy()
                 for facts in self._engine.tensors
@@ -215,8 +223,13 @@ class _Engine:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return (-1, *self._facts(name).shape)
 
-    def create_execution_context(self) -> _Context:
-        return _Context(self)
+    def create_execution_context(self) -> _Context | None:
+        contexts = self.gpu.contexts
+        if len(contexts) >= self.gpu.most_contexts:
+            return None
+        context = _Context(self)
+        contexts.add(context)
+        return context
 
     def _facts(self, name: str) -> TensorFacts:
         return next(facts for facts in self.tensors if facts.name == name)

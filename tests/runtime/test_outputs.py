@@ -231,5 +231,44 @@ def test_no_camera_and_no_list(tmp_path: Path) -> None:
 )
 def test_outputs_that_get_in_each_other_s_way(outputs: Outputs, word: str) -> None:
     with pytest.raises(UsageError) as caught:
-        outputs.check(["0", "1"], as_json=False)
+        outputs.check({"door": "0", "yard": "1"}, as_json=False)
     assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        Outputs(save="{camera}.mp4"),
+        Outputs(save="deep/../{camera}.mp4"),
+        Outputs(jsonl="b.mp4"),
+        Outputs(jsonl="{camera}.mp4"),
+        Outputs(maps="{camera}"),
+        Outputs(conspicuity="{camera}"),
+    ],
+)
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a"), ("other", "a")])
+def test_no_camera_writes_over_a_source(
+    outputs: Outputs, names: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Be it its own source or another camera's."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a", "b", "deep"):
+        (tmp_path / folder).mkdir()
+    sources = ("a", "b") if outputs.maps or outputs.conspicuity else ("a.mp4", "b.mp4")
+    for file in ("a.mp4", "b.mp4"):
+        (tmp_path / file).touch()
+    named = dict(zip(names, sources, strict=True))
+    with pytest.raises(UsageError, match="would be written over"):
+        outputs.check(named, as_json=False)
+
+
+def test_outputs_beside_the_sources_are_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in ("a.mp4", "b.mp4", "points.jsonl", "out-b.mp4"):
+        (tmp_path / file).touch()
+    outputs = Outputs(save="out-{camera}.mp4", maps="maps/{camera}", jsonl="points.jsonl")
+    outputs.check({"a": "a.mp4", "b": "b.mp4"}, as_json=False)
+    pipeline = "videotestsrc ! " + "videoconvert ! " * 50 + "appsink"
+    outputs.check({"a": "a.mp4", "b": pipeline}, as_json=False)

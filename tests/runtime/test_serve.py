@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from salstream.runtime import Result, SalstreamError, UsageError
 from salstream.runtime.live.camera import Camera, State
 from salstream.runtime.overlay import COLORMAPS
 from salstream.runtime.serve import app, serve, server
-from salstream.runtime.serve.feed import Feed
+from salstream.runtime.serve.feed import Feed, step_back
 from salstream.runtime.serve.pictures import View, draw, jpeg
 from watching import Player, ask, moving, playing, show
 
@@ -571,6 +572,69 @@ def test_a_slow_reader_sees_what_is_newest_and_holds_nobody_up() -> None:
     assert len(behind) < len(ahead) / 2, "the slow one was given all of them"
 
 
+def noisy(index: int = 0) -> Result:
+    """Return a result whose PNG is larger than what fits into buffers, some 2.4 MB."""
+    frame = np.random.default_rng(index).integers(0, 256, (900, 900, 3), dtype=np.uint8)
+    return Result(index, None, frame, np.zeros((12, 16), np.float32))
+
+
+def snapshots_end(page: server.Server) -> bool:
+    """Wait until a snapshot can be had."""
+    end = time.monotonic() + 8
+    while (status := ask(page, "/api/cameras/door/snapshot.png")[0]) != 200:
+        assert status == 503
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_snapshots_at_once_are_few(
+    leaves: bool, monkeypatch: pytest.MonkeyPatch, still: Camera
+) -> None:
+    """However slowly they are taken; then those who come next get theirs."""
+    monkeypatch.setattr(app, "_SNAPSHOT_S", 60.0 if leaves else 1.5)
+    still.publish(noisy(), 0.01)
+    with closing(show(still)) as page:
+        links = [viewer(page, f"snapshot.png?opacity=0.{n}") for n in range(10)]
+        said = [link.readline() for link in links]
+        assert sum(b" 200 " in line for line in said) == 4
+        assert sum(b" 503 " in line for line in said) == 6
+        status, _, body = ask(page, "/api/cameras/door/snapshot.png")
+        assert (status, sentence(body)) == (503, "too many snapshots at once; try again later")
+        assert ask(page, "/api/cameras")[0] == 200
+        if leaves:
+            for link in links:
+                link.close()
+        assert snapshots_end(page)
+        for link in links:
+            link.close()
+
+
+def test_who_leaves_takes_a_place_until_the_snapshot_is_made(
+    monkeypatch: pytest.MonkeyPatch, still: Camera
+) -> None:
+    """Or the work of all who came and went would pile up."""
+    may_go_on = threading.Event()
+    begun: list[View] = []
+
+    def slow(result: Result, view: View) -> bytes:
+        begun.append(view)
+        may_go_on.wait(10)
+        return b"picture"
+
+    monkeypatch.setattr(app, "png", slow)
+    with closing(show(still)) as page:
+        for number in range(20):
+            viewer(page, f"snapshot.png?opacity={number / 20}").close()
+        time.sleep(0.3)
+        assert ask(page, "/api/cameras/door/snapshot.png")[0] == 503
+        may_go_on.set()
+        assert snapshots_end(page)
+    assert len(begun) <= 5
+
+
 @pytest.mark.parametrize("what", ["stream", "points", "pictures"])
 def test_who_takes_nothing_is_cut_off(
     what: str, monkeypatch: pytest.MonkeyPatch, still: Camera
@@ -733,6 +797,71 @@ def test_names_that_cannot_be_told_apart(names: Sequence[str], said: str) -> Non
     with pytest.raises(UsageError) as caught:
         serve([Camera(name, "") for name in names], "0")
     assert said in str(caught.value)
+
+
+ORDINARY_USER = """
+import ctypes, faulthandler, os, sys
+faulthandler.dump_traceback_later(20, exit=True)
+if len(sys.argv) == 1:
+    os.nice(10 - os.nice(0))
+    assert ctypes.CDLL(None).prctl(24, 23, 0, 0, 0) == 0  # PR_CAPBSET_DROP, CAP_SYS_NICE
+    os.execv(sys.executable, [sys.executable, "-c", *sys.orig_argv[2:], "again"])
+from salstream.runtime.live.camera import Camera
+from salstream.runtime.serve import serve
+page = serve([Camera("door", "")], "127.0.0.1:0")
+print(os.getpriority(os.PRIO_PROCESS, page._thread.native_id))
+page.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority on Linux only")
+def test_who_may_not_raise_its_priority_is_served_all_the_same() -> None:
+    """As under `nice`, without rights over priorities."""
+    command = [sys.executable, "-c", ORDINARY_USER]
+    if os.geteuid() != 0:  # has no such right to drop
+        command = ["nice", "-n", "10", *command, "again"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) >= 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority on Linux only")
+def test_stepping_back_never_raises_a_priority() -> None:
+    found: list[int] = []
+
+    def step(niceness: int) -> None:
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, niceness)
+        step_back()
+        found.append(os.getpriority(os.PRIO_PROCESS, thread))
+
+    now = os.getpriority(os.PRIO_PROCESS, 0)
+    for niceness in (now, 12, 19):
+        thread = threading.Thread(target=step, args=(max(now, niceness),))
+        thread.start()
+        thread.join()
+    assert found == [max(5, now), max(12, now), 19]
+
+
+def test_an_error_at_the_start_is_the_caller_s(
+    monkeypatch: pytest.MonkeyPatch, still: Camera
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no page today")
+
+    monkeypatch.setattr(app, "Page", fail)
+    raised: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            serve([still], "127.0.0.1:0")
+        except RuntimeError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=start, daemon=True)  # it could wait for ever
+    thread.start()
+    thread.join(20)
+    assert [str(error) for error in raised] == ["no page today"]
 
 
 def test_without_the_extra_it_says_so(monkeypatch: pytest.MonkeyPatch, still: Camera) -> None:

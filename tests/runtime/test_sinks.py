@@ -15,6 +15,7 @@ import pytest
 
 from salstream.runtime import Result, SalstreamError, UsageError
 from salstream.runtime.overlay import to_8_bits
+from salstream.runtime.segments import Segments
 from salstream.runtime.sinks import MapFolder, OverlayVideo, Picture, RawFrames
 
 
@@ -42,6 +43,23 @@ def test_an_overlay_video_has_every_frame_in_its_colours(tmp_path: Path, suffix:
     assert len(frames) == 30
     shown = frames[7].to_ndarray(format="bgr24").astype(float)
     assert np.abs(shown - results[7].overlay()).mean() < 6  # 4:2:0 and compression
+
+
+def test_a_video_without_a_frame_leaves_no_file(tmp_path: Path) -> None:
+    older = tmp_path / "older.mp4"
+    older.write_bytes(b"what was there")
+    for path in (tmp_path / "new.mp4", tmp_path / "new.mkv", older):
+        video = OverlayVideo(path)
+        assert path.exists(), "whether it can be written shows at once"
+        video.close()
+    segments = Segments(tmp_path / "piece.mp4", 10)
+    segments.close()
+    segments.close()
+    assert list(tmp_path.iterdir()) == [older]
+    assert older.read_bytes() == b"what was there"
+    older.write_bytes(b"")  # not ours to remove
+    OverlayVideo(older).close()
+    assert older.exists()
 
 
 def test_an_overlay_video_keeps_the_times_of_the_source(tmp_path: Path) -> None:

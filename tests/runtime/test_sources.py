@@ -1003,6 +1003,32 @@ def test_standard_input_without_a_video(data: bytes) -> None:
             'rtspsrc location=rtsp://me:geheim@host/ user-pw="ge heim" ! appsink',
             "rtspsrc location=rtsp://me:***@host/ user-pw=*** ! appsink",
         ),
+        (
+            "rtsp://h/user=admin_password=geheim_channel=1_stream=0.sdp?real_stream",
+            "rtsp://h/user=admin_password=***_channel=1_stream=0.sdp?real_stream",
+        ),
+        ("rtsp://h/user=a&password=ge@heim&channel=1", "rtsp://h/user=a&password=***&channel=1"),
+        ("rtsp://h:554/user=a&password=ge@heim", "rtsp://h:554/user=a&password=***"),
+        ("http://h/v?loginuse=admin&loginpas=geheim", "http://h/v?loginuse=admin&loginpas=***"),
+        ("http://h/v?usr=admin&psw=geheim", "http://h/v?usr=admin&psw=***"),
+        ("http://h/v?usr=admin&PWD=geheim&x=1", "http://h/v?usr=admin&PWD=***&x=1"),
+        ("http://h/v?u=a&p=geheim", "http://h/v?u=a&p=***"),
+        ("http://h/v?p=geheim&u=a", "http://h/v?p=***&u=a"),
+        ("http://h/v?credentials=geheim", "http://h/v?credentials=***"),
+        ("http://h/v?X-Amz-Signature=geheim&step=2", "http://h/v?X-Amz-Signature=***&step=2"),
+        ("http://h/v?token=eyJ_geheim=", "http://h/v?token=***"),
+        ("rtspsrc user-pw='my geheim' ! appsink", "rtspsrc user-pw=*** ! appsink"),
+        ("rtspsrc user-pw = geheim ! appsink", "rtspsrc user-pw = *** ! appsink"),
+        (r"rtspsrc user-pw=my\ geheim ! appsink", "rtspsrc user-pw=*** ! appsink"),
+        (r'rtspsrc user-pw="my\" geheim" ! appsink', "rtspsrc user-pw=*** ! appsink"),
+        ('rtspsrc user-pw="my geheim ! appsink', "rtspsrc user-pw=***"),
+        ('urisrc uri="http://h/?key=geheim" ! a', 'urisrc uri="http://h/?key=***" ! a'),
+        ("rtsp://me:12/heim@host", "rtsp://me:***@host"),
+        ("rtsp://me:12/heim@10.0.0.5:554/cam?x=1", "rtsp://me:***@10.0.0.5:554/cam?x=1"),
+        ("rtsp://me@home:geheim@host/cam", "rtsp://me@home:***@host/cam"),
+        ("rtsp://me@host:554/cam", "rtsp://me@host:554/cam"),
+        ("http://host:8080/v?mail=me@host", "http://host:8080/v?mail=me@host"),
+        ("v4l2src device=/dev/video0 ! appsink", "v4l2src device=/dev/video0 ! appsink"),
     ],
 )
 def test_redaction(text: str, expected: str) -> None:
@@ -1018,6 +1044,25 @@ def test_no_password_survives(secret: str, scheme: str) -> None:
     secret = "<" + secret + ">"  # so that it cannot be found elsewhere by chance
     shown = redact(f"{scheme}://user:{secret}@host.example:80/path?x=1")
     assert shown == f"{scheme}://user:***@host.example:80/path?x=1"
+
+
+@given(
+    st.sampled_from(["pass", "loginpas", "psw", "user_pwd", "pw", "apiKey", "auth", "sig", "p"]),
+    _WORDS.map(lambda word: f"<{word.replace('=', '').replace('&', '')}>"),
+)
+def test_no_password_in_a_query_survives(name: str, secret: str) -> None:
+    shown = redact(f"http://host:80/v?user=me&{name}={secret}&n=1")
+    assert shown == f"http://host:80/v?user=me&{name}=***&n=1"
+    if name != "p":  # says nothing elsewhere
+        shown = redact(f"rtsp://host/user=me_{name}={secret}_channel=1")
+        assert shown == f"rtsp://host/user=me_{name}=***_channel=1"
+
+
+@given(_WORDS, st.sampled_from("\"'"))
+def test_no_quoted_password_survives(secret: str, quote: str) -> None:
+    secret = secret.replace("'", "") + " & " + secret.replace("'", "")
+    shown = redact(f"rtspsrc user-pw={quote}{secret}{quote} latency=0 ! appsink")
+    assert shown == "rtspsrc user-pw=*** latency=0 ! appsink"
 
 
 # Letting go

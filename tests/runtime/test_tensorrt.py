@@ -303,6 +303,38 @@ def test_streams_share_a_run_on_the_gpu(open_engine: Open, tmp_path: Path, recur
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("most_contexts", [100, 2, 1])
+def test_batches_of_changing_size_keep_their_recordings(
+    open_engine: Open, tmp_path: Path, recurrent: bool, most_contexts: int
+) -> None:
+    """Three cameras of which one, two or all have a frame, where memory allows so."""
+    graph = toy_graph(2, 1, recurrent)
+    backend, gpu = open_engine(graph)
+    gpu.most_contexts = most_contexts
+    reference = on_cpu(graph, tmp_path)
+    streams = [noise(61, seed) for seed in range(3)]
+    rings = [backend.new_ring() for _ in streams]
+    states: list[Any] = [None] * 3
+    expected_states: list[Any] = [None] * 3
+    sizes = [3, 2, 1, 3, 2] * 12
+    for step, size in enumerate(sizes):
+        requests = []
+        for n in range(size):
+            for frame in streams[n][step : step + 2]:
+                rings[n].push(frame)
+            requests.append(Request(rings[n].batch(), states[n]))
+        for n, output in enumerate(backend.run_batch(requests)):
+            expected = reference.run(streams[n][None, step : step + 2], expected_states[n])
+            states[n], expected_states[n] = output.state, expected.state
+            np.testing.assert_allclose(output.saliency, expected.saliency, atol=1e-6)
+    assert len(gpu.contexts) <= most_contexts
+    if most_contexts == 100:
+        # one each for three and two; a single one at each place of its ring and of its state
+        assert gpu.recordings <= 2 + 2 * 2
+        assert gpu.replays == len(sizes) - gpu.recordings
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
 def test_batches_from_the_host(open_engine: Open, tmp_path: Path, recurrent: bool) -> None:
     """Several cameras in one call, more of them and fewer, between windows of a ring."""
     graph = toy_graph(2, 1, recurrent)

@@ -190,7 +190,7 @@ def run(
         keep_gb=keep_gb,
         keep_hours=keep_hours,
     )
-    outputs.check(list(named.values()), as_json=as_json)
+    outputs.check(named, as_json=as_json)
     opened = SaliencyModel.open(model, backend=backend, threads=threads)
     if conspicuity is not None and not opened.backend.conspicuity:
         raise UsageError(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
@@ -46,11 +47,11 @@ class Outputs:
     keep_gb: float | None = None
     keep_hours: float | None = None
 
-    def check(self, sources: Sequence[str], *, as_json: bool) -> None:
+    def check(self, sources: Mapping[str, str], *, as_json: bool) -> None:
         """Refuse what cannot be, before anything is opened.
 
         Args:
-            sources: What is read.
+            sources: What is read, by the names of the cameras.
             as_json: Whether the summary goes to standard output.
 
         Raises:
@@ -71,16 +72,16 @@ class Outputs:
             raise UsageError("--segment-seconds cuts the overlay video: add --save FILE.mp4")
         paths = {"--save": self.save, "--maps": self.maps, "--conspicuity": self.conspicuity}
         for option, path in paths.items():
-            if path is None:
-                continue
-            if len(sources) > 1 and PLACE not in path:
+            if path is not None and len(sources) > 1 and PLACE not in path:
                 raise UsageError(
                     f"{option} is for one camera, and there are {len(sources)}: write {PLACE} "
                     f"where its name belongs, as in {option} out/{PLACE}"
                 )
-            if path != "-":
-                for source in sources:
-                    keep_apart(source, Path(path))
+        for path in (*paths.values(), self.jsonl):
+            if path not in (None, "-"):
+                for camera in sources:
+                    for source in sources.values():  # also those of other cameras
+                        keep_apart(source, _own(path, camera))
         if self.show and len(sources) > 1:
             raise UsageError("--show is for one camera; use --serve, or --save, for several")
 
@@ -96,23 +97,20 @@ class Outputs:
         from salstream.runtime.segments import Segments
         from salstream.runtime.sinks import Figures, MapFolder, OverlayVideo, RawFrames, Window
 
-        def place(path: str) -> Path:
-            return Path(path.replace(PLACE, camera))
-
         if self.maps is not None:
-            yield MapFolder(place(self.maps), cast("MapFormat", self.form))
+            yield MapFolder(_own(self.maps, camera), cast("MapFormat", self.form))
         if self.conspicuity is not None:
-            yield Figures(place(self.conspicuity))
+            yield Figures(_own(self.conspicuity, camera))
         if self.jsonl is not None:
-            out = sys.stdout.buffer if self.jsonl == "-" else place(self.jsonl)
+            out = sys.stdout.buffer if self.jsonl == "-" else _own(self.jsonl, camera)
             yield JsonLines(out, camera, self.threshold)
         if self.save == "-":
             yield RawFrames(sys.stdout.buffer, self.opacity)
         elif self.save is not None and self.segment_s is not None:
             limits = self.segment_s, self.keep_gb, self.keep_hours
-            yield Segments(place(self.save), *limits, self.opacity)
+            yield Segments(_own(self.save, camera), *limits, self.opacity)
         elif self.save is not None:
-            yield OverlayVideo(place(self.save), fps, self.opacity)
+            yield OverlayVideo(_own(self.save, camera), fps, self.opacity)
         if self.show:
             yield Window(title, self.opacity)
 
@@ -123,7 +121,16 @@ def keep_apart(source: str, output: Path) -> None:
     Raises:
         UsageError: It would happen.
     """
-    images = Path(source) if Path(source).is_dir() else Path(source).parent
-    overwritten = output.exists() and Path(source).exists() and output.samefile(source)
-    if overwritten or (output.is_dir() and images.is_dir() and output.samefile(images)):
+    same = False
+    with suppress(OSError, ValueError):  # not there, or too long for a file's name: a pipeline
+        same = output.samefile(source)
+    with suppress(OSError, ValueError):
+        images = Path(source) if Path(source).is_dir() else Path(source).parent
+        same = same or output.samefile(images)
+    if same:
         raise UsageError(f"{output} holds the source, and would be written over; choose another")
+
+
+def _own(path: str, camera: str) -> Path:
+    """Return the camera's own path."""
+    return Path(path.replace(PLACE, camera))

@@ -106,7 +106,7 @@ class OverlayVideo:
 
     What was written stays playable whatever happens: the file is fragmented while it
     grows and becomes an ordinary one when it is closed. Frames of another size than the
-    first are scaled to that.
+    first are scaled to that. Without a frame there is no file in the end.
 
     Args:
         path: ``.mp4``, ``.mov`` or ``.mkv``.
@@ -145,6 +145,7 @@ class OverlayVideo:
             options["cluster_time_limit"] = "1000"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._new = not path.exists()
             path.open("ab").close()  # the encoder would open it with the first frame only
             self._container: OutputContainer | None = av.open(path, "w", options=options)
         except OSError as error:
@@ -187,6 +188,10 @@ class OverlayVideo:
             container.close()
         except OSError as error:
             raise SalstreamError(f"cannot write {self._path}: {error.strerror}") from error
+        finally:
+            with suppress(OSError):  # no frame came, and what is empty plays nowhere
+                if self._new and self._path.stat().st_size == 0:
+                    self._path.unlink()
 
     def _open_stream(self, container: OutputContainer, image: NDArray[np.uint8]) -> VideoStream:
         rate = Fraction(self._fps).limit_denominator(1001)

@@ -147,11 +147,19 @@ def redact(text: str) -> str:
 _SECRETS: Final = (
     # user:password@host, even with @, / or # left bare in the password; digits and a slash
     # after the colon are a port
-    re.compile(r"(://[^\s:@/?#]*:)(?:[^\s/?#]*|(?!\d+/)\S*)(?=@)"),
-    # ?token=…, and user-pw="…" in a pipeline
+    re.compile(r"(://[^\s:/?#]*:)(?:[^\s/?#]*|(?!\d+/)\S*)(?=@)"),
+    # ?token=…, user=me_password=…_channel=1, and user-pw="…" in a pipeline. One word too many
+    # costs a less telling message, one too few a password.
     re.compile(
-        r"(?i)\b((?:pass|passw(?:or)?d|passphrase|pwd|user-pw|proxy-pw|secret|signature|auth"
-        r'|\w*token|\w*key)=)(?:"[^"]*"|[^\s&"]+)'
+        r"(?i)((?:(?<![\w.-])(?=[\w.-]*(?:pas|psw|pw|secret|token|key|cred|sig|auth|hmac|jwt))"
+        r"[\w.-]++|(?<=[?&])p)[ \t]*=[ \t]*)"
+        r"""(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|["'].+"""  # the last one is not closed
+        r"""|(?:\\.|(?!_[a-z]+=[^\s&=]|["'](?:\s|$))[^\s&])+)"""
+    ),
+    # digits and a slash that are a password all the same: of what else could be a port and a
+    # path with an @, only this has a host after it
+    re.compile(
+        r"""(://[^\s:/?#]*:)\d+/[^\s?#]*(?=@(?:\[[^\s\]]*\]|[\w.-]+)(?::\d+)?(?:[/\s"']|$))"""
     ),
 )
 

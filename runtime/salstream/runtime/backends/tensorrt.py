@@ -8,6 +8,9 @@ One stream, and its work for every set of addresses recorded once as a CUDA grap
 can record by itself, but does so again whenever an address changes, and here it changes with
 every frame.) There is room for the recordings of every ring and state that is alive, so streams
 do not push out each other's; those of streams that are gone make way.
+
+A recording holds as long as its execution context keeps its shapes, so there is a context for
+each batch size that comes.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +82,9 @@ class TensorRTBackend(Backend):
         self._engine = self._runtime.deserialize_cuda_engine(engine)
         if self._engine is None:
             raise SalstreamError(_refusal(f"{path} cannot be loaded", sidecar, path, log))
-        self._context = _context(trt, self._engine)
-        if self._context is None:
+        self._make_context = partial(_context, trt, self._engine)
+        self._unused_context = self._make_context()
+        if self._unused_context is None:
             raise SalstreamError(_refusal(f"{path} cannot be run", sidecar, path, log))
         self._trt_log = log
         _check_tensors(path, sidecar, trt, self._engine)
@@ -107,14 +112,14 @@ class TensorRTBackend(Backend):
         }
         # Where the windows and states of several streams are gathered for one run.
         self._gathered: tuple[DeviceMemory, DeviceState] | None = None
-        self._batch = 0
-        # By every address that a run uses, in the order of their names. Memory that was freed may
-        # come back with the same addresses: in the same roles and for the same batch that is the
-        # same work, whosever memory it is now. With others it is another key.
+        self._contexts: dict[int, Any] = {}  # by batch size
+        self._unrecordable: set[int] = set()  # batch sizes
+        # By batch size and every address that a run uses, in the order of their names. Memory that
+        # was freed may come back with the same addresses: in the same roles and for the same batch
+        # that is the same work, whosever memory it is now. With others it is another key.
         self._recordings: OrderedDict[tuple[int, ...], Callable[[], None]] = OrderedDict()
         # What the recordings are of: rings, or the places of a recurrent network's states.
         self._alive: weakref.WeakSet[DeviceRing | DeviceMemory] = weakref.WeakSet()
-        self._records = True
 
     def new_ring(self) -> DeviceRing:
         """Return a ring whose windows lie on the GPU."""
@@ -216,18 +221,17 @@ class TensorRTBackend(Backend):
 
     def _execute(self, batch: int, addresses: dict[str, int]) -> None:
         """Queue a run and the copies of its maps."""
-        if batch != self._batch:
-            self._set_batch(batch)
-        key = tuple(addresses.values())
+        key = (batch, *addresses.values())
         if key in self._recordings:
             self._recordings.move_to_end(key)
             self._recordings[key]()
             return
+        context = self._contexts.get(batch) or self._new_context(batch)
         for name, address in addresses.items():
-            self._context.set_tensor_address(name, address)
+            context.set_tensor_address(name, address)
 
         def work() -> None:
-            if not self._context.execute_async_v3(self._gpu.stream):
+            if not context.execute_async_v3(self._gpu.stream):
                 raise SalstreamError(
                     f"the engine failed: {self._trt_log.last or 'TensorRT does not say why'}"
                 )
@@ -237,29 +241,40 @@ class TensorRTBackend(Backend):
         # The first run with a new shape prepares things that cannot be recorded, so a run is
         # recorded after it, for the next time.
         work()
-        if self._records:
+        if batch not in self._unrecordable:
             try:
                 self._recordings[key] = self._gpu.record(work)
             except RecordingError as error:
                 logger.debug("no CUDA graph for this engine: %s", error)
-                self._records = False
+                self._unrecordable.add(batch)
             # Each of them meets each place in a ring, and frames from the host; those come
-            # without a ring too.
-            room = (self.spec.window + 1) * len(self._alive) + 1
+            # without a ring too, as do gathered ones, in batches of every size.
+            room = (self.spec.window + 1) * len(self._alive) + len(self._contexts)
             if len(self._recordings) > room:
                 self._gpu.synchronize()  # the oldest may be running
             while len(self._recordings) > room:
                 self._recordings.popitem(last=False)
 
-    def _set_batch(self, batch: int) -> None:
-        self._gpu.synchronize()
-        self._recordings.clear()  # each is for one shape
+    def _new_context(self, batch: int) -> Any:
+        """Return an execution context for a batch size, and keep it."""
+        context, self._unused_context = self._unused_context or self._make_context(), None
+        if context is None and self._contexts:  # no memory for one more: those there make way
+            self._gpu.synchronize()
+            self._recordings.clear()
+            self._contexts.clear()
+            context = self._make_context()
+        if context is None:
+            raise SalstreamError(
+                f"the engine cannot be run with a batch of {batch}: {self._trt_log.last}"
+            )
         for tensor in (self._frames, *self._states):
-            if not self._context.set_input_shape(tensor.name, (batch, *tensor.shape)):
+            if not context.set_input_shape(tensor.name, (batch, *tensor.shape)):
                 raise SalstreamError(f"the engine refuses a batch of {batch}: {self._trt_log.last}")
-        self._batch = batch
-        capturable = getattr(self._context, "is_stream_capturable", None)  # TensorRT-RTX asks
-        self._records = capturable is None or capturable(self._gpu.stream)
+        capturable = getattr(context, "is_stream_capturable", None)  # TensorRT-RTX asks
+        if capturable is not None and not capturable(self._gpu.stream):
+            self._unrecordable.add(batch)
+        self._contexts[batch] = context
+        return context
 
     def _address(self, frames: NDArray[np.uint8] | DeviceFrames) -> int:
         """Return where frames lie; if that is on the host, queue their copy first."""

@@ -36,11 +36,13 @@ _ASSETS: Final = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 MOST_WATCHERS: Final = 256  # fewer than connections: probes and lists always find a place
+MOST_SNAPSHOTS: Final = 4  # at once: each holds a whole PNG, tens of megabytes at 4K
 _WELL: Final = (State.LIVE, State.ENDED)
 _MAKERS: Final = 2
 _SAMPLE_S: Final = 1.0
 _LISTING_S: Final = 0.25  # however many ask, the figures are computed only so often
 _SLOW_S: Final = 10.0  # a client that takes nothing for so long is cut off
+_SNAPSHOT_S: Final = 60.0  # by then a client has its snapshot, or is cut off
 _PATIENCE_S: Final = 1.0
 _CHUNK: Final = 64 * 1024
 _BOUNDARY: Final = "salstream-frame"
@@ -86,6 +88,7 @@ class Page:
         self._makers = ThreadPoolExecutor(_MAKERS, "salstream-page-make", step_back)
         self._feeds = {c.name: Feed(c, self._waiters, self._makers) for c in cameras}
         self._watchers = 0
+        self._snapshots = 0
         self._listing = b""
         self._listed = float("-inf")
         self._registry = metrics.registry(cameras)
@@ -192,20 +195,22 @@ class Page:
         if newest is None:
             raise SalstreamError(f"{feed.camera.name} has no picture yet")
         self._check(feed, view)
-        _, picture = await feed.made(newest[0] - 1, ("png", view), partial(png, view=view))
+        if self._snapshots >= MOST_SNAPSHOTS:
+            raise web.HTTPServiceUnavailable(text="too many snapshots at once; try again later")
+        self._snapshots += 1
+        making = asyncio.get_running_loop().run_in_executor(self._makers, png, newest[1], view)
         name = quote(f"{feed.camera.name}-{newest[1].index:06d}.png", safe="")
-        answer = web.StreamResponse(
-            headers={
-                "Content-Type": "image/png",
-                "Content-Length": str(len(picture)),
-                "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
-            }
-        )
-        await answer.prepare(request)
-        for begin in range(0, len(picture), _CHUNK):  # a client holds no copy of the whole
-            async with _prompt(request):
-                await answer.write(picture[begin : begin + _CHUNK])
-        return answer
+        try:
+            async with _prompt(request, _SNAPSHOT_S):
+                return await _download(request, name, await asyncio.shield(making))
+        finally:
+            # It is made to its end even where the client left, and takes its place until then.
+            making.add_done_callback(self._snapshot_over)
+
+    def _snapshot_over(self, made: asyncio.Future[bytes]) -> None:
+        self._snapshots -= 1
+        if not made.cancelled():
+            made.exception()  # so that nobody complains that nobody asked
 
     async def points(self, request: web.Request) -> web.StreamResponse:
         """Send what ``points`` makes of each result as one line of JSON."""
@@ -268,10 +273,10 @@ class Page:
 
 
 @asynccontextmanager
-async def _prompt(request: web.Request) -> AsyncIterator[None]:
+async def _prompt(request: web.Request, limit_s: float | None = None) -> AsyncIterator[None]:
     """Cut a client off that does not take what it is sent."""
     try:
-        async with asyncio.timeout(_SLOW_S):
+        async with asyncio.timeout(_SLOW_S if limit_s is None else limit_s):
             yield
     except TimeoutError:
         if request.transport is not None:
@@ -283,6 +288,21 @@ async def _open(request: web.Request) -> web.WebSocketResponse:
     socket = web.WebSocketResponse(heartbeat=20, timeout=1, max_msg_size=1024, compress=False)
     await socket.prepare(request)
     return socket
+
+
+async def _download(request: web.Request, name: str, picture: bytes) -> web.StreamResponse:
+    answer = web.StreamResponse(
+        headers={
+            "Content-Type": "image/png",
+            "Content-Length": str(len(picture)),
+            "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
+        }
+    )
+    await answer.prepare(request)
+    for begin in range(0, len(picture), _CHUNK):  # or the connection would buffer it all again
+        async with _prompt(request):
+            await answer.write(picture[begin : begin + _CHUNK])
+    return answer
 
 
 async def _send(content: bytes, kind: str, request: web.Request) -> web.Response:

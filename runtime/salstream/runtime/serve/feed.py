@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Executor
+from contextlib import suppress
 from typing import Final
 
 from salstream.runtime.live.camera import Camera, Status
@@ -17,6 +18,7 @@ from salstream.runtime.results import Result
 _WAIT_S: Final = 0.25  # bounds how long the end of the server waits for a camera
 _KEPT: Final = 8  # views of one camera that are remembered; each holds one picture
 _HISTORY: Final = 120
+_NICENESS: Final = 5
 
 
 class Feed:
@@ -90,4 +92,7 @@ class Feed:
 def step_back() -> None:
     """Let the cameras' threads go before this one, where the system knows such a thing."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)
+        thread = threading.get_native_id()
+        with suppress(OSError):  # a courtesy: the page works without it
+            now = os.getpriority(os.PRIO_PROCESS, thread)
+            os.setpriority(os.PRIO_PROCESS, thread, max(_NICENESS, now))  # never forward

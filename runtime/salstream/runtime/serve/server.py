@@ -112,12 +112,12 @@ class Server:
             "lingering_time": 1.0,
             "access_log": None,
         }
-        runner = web.AppRunner(
-            self._make(), handler_cancellation=True, shutdown_timeout=_SHUTDOWN_S
-        )
         loop = asyncio.get_running_loop()
-        step_back()
         try:
+            step_back()
+            runner = web.AppRunner(
+                self._make(), handler_cancellation=True, shutdown_timeout=_SHUTDOWN_S
+            )
             await runner.setup()
             handlers = runner.server
             assert handlers is not None
@@ -129,9 +129,10 @@ class Server:
                 return Connection(handlers, loop=loop, **limits)
 
             listening = await loop.create_server(connection, sock=self._listener, backlog=256)
-        except BaseException as error:
+        except Exception as error:  # `serve` raises it
+            self._listener.close()
             started.set_exception(error)
-            raise
+            return
         started.set_result(loop)
         await self._end.wait()
         with suppress(NotImplementedError):  # who was accepted just now is let in, to be cut off
