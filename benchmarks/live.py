@@ -31,6 +31,7 @@ from salstream.runtime.backends import Backend, Output
 from salstream.runtime.live.camera import Camera
 from salstream.runtime.live.fleet import Fleet
 from salstream.runtime.live.points import JsonLines
+from salstream.runtime.live.run import share_memory
 from salstream.runtime.live.source import Reconnect
 from salstream.runtime.segments import Segments
 from salstream.runtime.sinks import Sink
@@ -135,6 +136,7 @@ def compare_shares(folder: Path, seconds: float, rounds: int) -> None:
 
 def soak_test(folder: Path, seconds: float, kill_every: float) -> None:
     """Print memory and descriptors while servers are killed and come back."""
+    share_memory()  # as `salstream run` does
     model = SaliencyModel.open("unisal-dhf1k", backend="onnxruntime:cpu", threads=1)
 
     def sinks(camera: Camera) -> list[Sink]:
