@@ -10,6 +10,7 @@ import struct
 import subprocess
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -30,6 +31,7 @@ from salstream.runtime.backends import Backend, Output
 from salstream.runtime.live.camera import Camera, Event, State
 from salstream.runtime.live.fleet import Fleet
 from salstream.runtime.live.source import Reconnect, ReconnectingSource
+from salstream.runtime.preprocess import prepare
 from salstream.runtime.sources import Frame, Reader, Source
 from salstream.runtime.spec import GraphSpec
 from servers import FFMPEG, RtspServer, free_port, send_jpegs, serving
@@ -218,6 +220,106 @@ def test_a_stall_is_a_cut_and_is_said() -> None:
     ]  # fmt: skip
     assert keep.closed
     assert our_threads() == []
+
+
+def test_a_camera_that_came_back_is_not_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow_prepare(image: NDArray[np.uint8], graph: GraphSpec) -> NDArray[np.uint8]:
+        time.sleep(0.15)  # the stream's thread looks for stalls meanwhile
+        return prepare(image, graph)
+
+    monkeypatch.setattr("salstream.runtime.live.fleet.prepare", slow_prepare)
+    lives = iter([Paced(5, 5, fault=SalstreamError("lost")), Paced(5, 5)])
+    events: list[Event] = []
+    fleet = Fleet(
+        model_of(FakeBackend(spec())),
+        {"door": lambda: next(lives)},
+        on_event=events.append,
+        reconnect=Reconnect(tries=1, first_pause_s=1.2),
+        timeout_s=1.0,
+    )
+    with fleet:
+        until(lambda: fleet.cameras[0].status().maps > 7)
+    assert [event.state for event in events] == [
+        *(State.WARMING, State.LIVE, State.RECONNECTING),
+        *(State.WARMING, State.LIVE, State.ENDED),
+    ]
+
+
+def test_a_camera_that_fails_twice_while_the_model_is_busy_becomes_live() -> None:
+    go_on = threading.Event()
+
+    class Busy(FakeBackend):
+        def run(self, frames: NDArray[np.uint8], state: object) -> Output:
+            if go_on.is_set() or fleet.cameras[0].status().maps < 5:
+                return super().run(frames, state)
+            go_on.wait(10)
+            return super().run(frames, state)
+
+    lost = SalstreamError("lost")
+    lives = iter([Paced(30, 60, fault=lost), Paced(5, 60, fault=lost), Paced(10_000, 60)])
+    fleet = Fleet(model_of(Busy(spec())), {"door": lambda: next(lives)}, reconnect=FAST)
+    (camera,) = fleet.cameras
+    with fleet:
+        until(lambda: camera.reconnects == 2)
+        assert camera.state is State.WARMING
+        go_on.set()
+        until(lambda: camera.state is State.LIVE)
+
+
+def test_a_map_of_the_connection_before_makes_no_camera_live(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run_on, prepare_on = threading.Event(), threading.Event()
+
+    class Busy(FakeBackend):
+        def run(self, frames: NDArray[np.uint8], state: object) -> Output:
+            run_on.wait(10)
+            return super().run(frames, state)
+
+    def slow_prepare(image: NDArray[np.uint8], graph: GraphSpec) -> NDArray[np.uint8]:
+        if states.count(State.WARMING) == 2:
+            prepare_on.wait(10)
+        return prepare(image, graph)
+
+    monkeypatch.setattr("salstream.runtime.live.fleet.prepare", slow_prepare)
+    states: list[State] = []
+    lives = iter([Paced(1, 60, fault=SalstreamError("lost")), Paced(1, 60)])
+    fleet = Fleet(
+        model_of(Busy(spec())),
+        {"door": lambda: next(lives)},
+        on_event=lambda event: states.append(event.state),
+        reconnect=FAST,
+    )
+    with fleet:
+        until(lambda: states.count(State.WARMING) == 2)
+        run_on.set()
+        until(lambda: fleet.cameras[0].status().maps == 1)
+        time.sleep(0.1)
+        assert State.LIVE not in states
+        prepare_on.set()
+        until(lambda: State.LIVE in states)
+
+
+def test_frames_without_a_map_are_forgotten() -> None:
+    images: list[weakref.ref[NDArray[np.uint8]]] = []
+
+    class Short(Paced):
+        def _read(self) -> Iterator[Frame]:
+            for frame in super()._read():
+                image = np.ones((48, 64, 3), np.uint8)
+                images.append(weakref.ref(image))
+                yield replace(frame, image=image)
+
+    fleet = Fleet(
+        model_of(FakeBackend(spec(16))),
+        {"door": lambda: Short(10, 500, fault=SalstreamError("lost"))},
+        start="skip",  # a connection is shorter than a window
+        reconnect=Reconnect(first_pause_s=0.01, longest_pause_s=0.01),
+    )
+    with fleet:
+        until(lambda: len(images) > 300)
+        assert sum(image() is not None for image in images) < 100
+    assert fleet.cameras[0].status().maps == 0
 
 
 def test_phases_follow_the_rate_that_is_measured() -> None:
@@ -478,7 +580,7 @@ def test_rtsp_cameras_come_back(tmp_path: Path) -> None:
             with closing(RtspServer(clip, port=port)):
                 maps = camera.status().maps
                 until(lambda maps=maps: camera.status().maps > maps + 3)  # type: ignore[misc]
-    states = [event.state for event in events if event.state is not State.STALLED]
+    states = [event.state for event in events]
     changes = [state for state, _ in groupby(states)]  # each failed try may have its own reason
     if changes[0] is State.RECONNECTING:  # it was faster than the server
         del changes[0]

@@ -67,6 +67,8 @@ class ReconnectingSource(Reader):
 
     Attributes:
         fps: As declared, or as measured where that differs by more than a quarter.
+        part: Of the stream: one more after each failure and stall.
+        heard_s: When its newest frame came, on the clock of ``time.monotonic``.
 
     Raises:
         UsageError: It is a URL of a scheme that is not known.
@@ -85,6 +87,8 @@ class ReconnectingSource(Reader):
         self.camera = camera
         self.stalled_after_s = timeout_s / 2
         self.damaged = 0
+        self.part = 0
+        self.heard_s = time.monotonic()
         self._reconnect = reconnect or Reconnect()
         # a pipeline says when it is at its end; a network stream that ends has lost its sender
         self._endless = isinstance(source, str) and has_scheme(source)
@@ -147,8 +151,11 @@ class ReconnectingSource(Reader):
             now = time.monotonic() if frame.captured_s is None else frame.captured_s
             first = last_s == float("-inf")
             cut = now - last_s > self.stalled_after_s
+            self.heard_s = time.monotonic()
+            self.part += cut  # first: a map of the part before does not make this one live
+            # a slow start of the model may look like a stall
+            self.camera.enter(State.WARMING, after=tuple(State) if cut else (State.STALLED,))
             if cut:
-                self.camera.enter(State.WARMING)
                 rate.restart()
             if first and not self._count:
                 self._began_s = now
