@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
-from itertools import cycle, groupby, pairwise
+from itertools import count, cycle, groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,12 @@ from cpp import tiny
 from fakes import FakeBackend, numbered, spec
 from salstream.runtime import Predictor, Result, SaliencyModel, SalstreamError, UsageError
 from salstream.runtime.backends import Backend, Output
+from salstream.runtime.errors import UnusableSource
 from salstream.runtime.live.camera import Camera, Event, State
 from salstream.runtime.live.fleet import Fleet
 from salstream.runtime.live.source import Reconnect, ReconnectingSource
 from salstream.runtime.preprocess import prepare
+from salstream.runtime.segments import Segments
 from salstream.runtime.sources import Frame, Reader, Source
 from salstream.runtime.spec import GraphSpec
 from servers import FFMPEG, RtspServer, free_port, send_jpegs, serving
@@ -168,6 +170,82 @@ def test_a_source_goes_on_after_a_failure_with_a_cut() -> None:
         (State.RECONNECTING, "lost"),
         (State.WARMING, None),
     ]
+
+
+def test_times_go_on_when_the_camera_s_clock_jumps() -> None:
+    class Jumping(Paced):
+        def _read(self) -> Iterator[Frame]:
+            for frame in super()._read():
+                jump = {20: -95_443.7, 30: 95_443.7}.get(frame.index // 10 * 10, 0.0)
+                yield replace(frame, time=(frame.time or 0.0) + jump)
+
+    camera = Camera("door", "paced")
+    source = ReconnectingSource(lambda: Jumping(50, 100), camera, Reconnect(tries=0))
+    frames, error = read_all(source)
+    assert error is None
+    assert [frame.index for frame in frames if frame.cut] == [0, 20, 30, 40]
+    times = [frame.time or 0.0 for frame in frames]
+    assert all(0 < after - before < 0.5 for before, after in pairwise(times))
+    assert camera.reconnects == 0
+
+
+def test_segments_turn_over_when_times_go_back(tmp_path: Path) -> None:
+    image, saliency = np.zeros((48, 64, 3), np.uint8), np.zeros((48, 64), np.float32)
+    segments = Segments(tmp_path / "door.mp4", 1.0)
+    for time_s in (5000.0, 5000.5, 0.0, 0.5, 1.1):
+        segments.write(Result(0, time_s, image, saliency))
+        time.sleep(0.002)  # names tell milliseconds
+    segments.close()
+    assert len(list(tmp_path.glob("door-*.mp4"))) == 3
+
+
+def test_what_seems_hopeless_is_tried_again_where_there_are_other_cameras() -> None:
+    asked = count()
+
+    def boots() -> Source:
+        if next(asked) < 2:
+            raise UnusableSource("door answered with something that is not a video")
+        return Paced(10, 100)
+
+    sources = {"door": boots, "yard": lambda: Paced(10, 100)}
+    tries = Reconnect(tries=2, first_pause_s=0.01)
+    fleet = Fleet(model_of(FakeBackend(spec())), sources, reconnect=tries)
+    fleet.run()
+    assert [camera.frames for camera in fleet.cameras] == [10, 10]
+    asked = count()
+    with pytest.raises(UnusableSource, match="not a video"):
+        Fleet(model_of(FakeBackend(spec())), {"door": boots}, reconnect=tries).run()
+    assert next(asked) == 1
+
+
+def test_errors_of_the_system_are_failures_like_others() -> None:
+    lives = iter([Paced(5, 100, fault=OSError("gone")), Paced(5, 100), Paced(0, 1)])
+    asked = count()
+
+    def open_it() -> Source:
+        if next(asked) == 0:
+            raise OSError("no such device")
+        return next(lives)
+
+    events: list[Event] = []
+    camera = Camera("door", "usb", events.append)
+    frames, error = read_all(ReconnectingSource(open_it, camera, FAST))
+    assert (len(frames), error) == (10, None)
+    reasons = [event.reason for event in events if event.state is State.RECONNECTING]
+    assert reasons == ["no such device", "gone"]
+
+
+def test_a_listener_that_raises_ends_no_camera(caplog: pytest.LogCaptureFixture) -> None:
+    def listen(event: Event) -> None:
+        raise RuntimeError("the listener's own")
+
+    sources = {name: lambda: Paced(10, 100) for name in "ab"}
+    fleet = Fleet(
+        model_of(FakeBackend(spec())), sources, on_event=listen, reconnect=Reconnect(tries=0)
+    )
+    fleet.run()
+    assert [camera.state for camera in fleet.cameras] == [State.ENDED] * 2
+    assert "the listener's own" in caplog.text
 
 
 def test_giving_up() -> None:

@@ -146,7 +146,14 @@ class Fleet:
             shown = source if isinstance(source, str | int) else getattr(source, "name", "frames")
             shown = f"camera {source}" if isinstance(source, int) else str(shown)
             camera = Camera(name, redact(shown), on_event)
-            opened = ReconnectingSource(source, camera, reconnect, fps=fps, timeout_s=timeout_s)
+            opened = ReconnectingSource(
+                source,
+                camera,
+                reconnect,
+                fps=fps,
+                timeout_s=timeout_s,
+                alone=len(sources) == 1,
+            )
             self.members.append(Member(camera, opened, lock))
         self.cameras = [member.camera for member in self.members]
         self._stop = False
