@@ -18,6 +18,7 @@ from itertools import count, cycle, groupby, pairwise
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -36,6 +37,7 @@ from salstream.runtime.preprocess import prepare
 from salstream.runtime.segments import Segments
 from salstream.runtime.sources import Frame, Reader, Source
 from salstream.runtime.spec import GraphSpec
+from salstream.runtime.video import Video, _Backlog, open_url
 from servers import FFMPEG, RtspServer, free_port, send_jpegs, serving
 
 FAST = Reconnect(first_pause_s=0.05, longest_pause_s=0.2)
@@ -443,6 +445,111 @@ def test_a_slow_model_is_never_behind(window: int, recurrent: bool) -> None:
         if window_numbers[0]:  # the first is repeated before itself
             first = window_numbers[0]
             assert window_numbers == tuple(range(first, first + window))
+
+
+@pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg here (Debian: ffmpeg)")
+def test_a_slow_decoder_is_never_far_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = Video._decode
+
+    def slow_decode(video: Video, packet: av.Packet[Any] | None) -> list[av.VideoFrame]:
+        time.sleep(0.08)
+        return decode(video, packet)
+
+    monkeypatch.setattr(Video, "_decode", slow_decode)
+    clip = numbered_clip(tmp_path / "clip.ts", 300, SIZE, fps=30, options={"g": "10", "bf": "0"})
+    url = f"tcp://127.0.0.1:{free_port()}"
+    came: list[tuple[float, float, float]] = []
+
+    class Late(Keep):
+        def write(self, result: Result) -> None:
+            number = read_number(result.frame)
+            if number is not None:
+                latency_s = camera._latencies[-1] / 1000
+                came.append((time.monotonic() - number / 30, latency_s, number))
+
+    fleet = Fleet(model_of(FakeBackend(spec())), {"door": url}, sinks=lambda camera: [Late()])
+    (camera,) = fleet.cameras
+    assert FFMPEG is not None
+    send = [FFMPEG, "-v", "quiet", "-re", "-i", str(clip), "-c", "copy", "-f", "mpegts"]
+    with subprocess.Popen([*send, f"{url}?listen=1"]) as sender, fleet:
+        until(lambda: bool(came) and came[-1][2] > 240, 20)
+        sender.kill()
+    status = camera.status()
+    assert status.frames >= 240
+    assert status.dropped > 100
+    first = min(delay for delay, *_ in came)
+    lags = [delay - first for delay, *_ in came]
+    assert max(lags) < 2.5
+    # what it says of itself is true
+    assert [said for _, said, _ in came] == pytest.approx(
+        [lag + came[0][1] for lag in lags], abs=0.5
+    )
+
+
+def test_a_late_sender_loses_no_frames() -> None:
+    """One whose clock is slow, or that falls back for good, is not what decoding can catch up."""
+    backlog = _Backlog()
+    for number in range(20_000):
+        fell_back_s = 4.0 if number > 10_000 else 0.0
+        drift_s = number * 1e-5
+        lag_s = backlog.add(
+            number / 30 + drift_s + fell_back_s, number / 30, waited=True, key=number % 30 == 0
+        )
+        assert not backlog.dropping
+        assert lag_s < 0.01 or 10_000 < number < 11_000
+
+
+def test_what_lies_unread_is_dropped_up_to_a_keyframe() -> None:
+    backlog, now = _Backlog(), 0.0
+    dropping: list[bool] = []
+    for number in range(3000):
+        due = number / 30
+        waited = due > now
+        now = max(now, due)
+        lag_s = backlog.add(now, due, waited=waited, key=number % 30 == 0)
+        assert lag_s == pytest.approx(now - due, abs=0.05)
+        if number and backlog.dropping != dropping[-1]:
+            assert backlog.dropping or (number % 30 == 0 and lag_s <= 1)
+        dropping.append(backlog.dropping)
+        now += 0.001 if backlog.dropping else 0.045
+    assert 500 < sum(dropping) < 1500
+
+
+@pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg here (Debian: ffmpeg)")
+@pytest.mark.parametrize("order", ["0", "3"])
+def test_frames_came_when_their_own_packet_did(tmp_path: Path, order: str) -> None:
+    clip = numbered_clip(
+        tmp_path / "clip.ts", 60, SIZE, fps=10, options={"g": "30", "bf": order, "b_strategy": "0"}
+    )
+    url = f"tcp://127.0.0.1:{free_port()}"
+    assert FFMPEG is not None
+    send = [FFMPEG, "-v", "quiet", "-re", "-i", str(clip), "-c", "copy", "-f", "mpegts"]
+    arrivals: dict[int, float] = {}
+    late: list[float] = []
+    with subprocess.Popen([*send, f"{url}?listen=1"]) as sender:
+        time.sleep(0.5)  # until it listens
+        with closing(open_url(url, 5.0)) as video:
+            packets = video._packets
+
+            def noted() -> Iterator[av.Packet[Any]]:
+                for packet in packets():
+                    arrivals[round(float((packet.pts or 0) * packet.time_base) * 100)] = (
+                        time.monotonic()
+                    )
+                    yield packet
+
+            video._packets = noted  # type: ignore[method-assign]
+            for frame in video:
+                first = min(arrivals)
+                own = arrivals.get(first + round((frame.time or 0.0) * 100))
+                if own is not None and frame.captured_s is not None:
+                    late.append(frame.captured_s - own)
+                if len(late) == 40:
+                    break
+        sender.kill()
+    assert np.median(np.abs(late[15:])) < 0.05
 
 
 class JpegLike(Paced):

@@ -57,6 +57,7 @@ class Member:
         self.timings = Timings()
         self.error: BaseException | None = None
         self.unread: Captured | None = None
+        self.captured = 0  # frames
         self.gone = 0  # dropped, and no window's any more
         self.turn = 0  # when it was served last
         self.fps: float | None = None
@@ -83,9 +84,11 @@ class Member:
         return (yield from self.feed.steps(captured))
 
     def count_dropped(self) -> None:
-        """Tell the outside how many frames came too fast."""
+        """Tell the outside how many frames came, and how many of them too fast."""
+        undecoded = self.source.dropped
+        self.camera.frames = self.captured + undecoded
         if self.predictor is not None:
-            self.camera.dropped = self.gone + self.predictor.passed
+            self.camera.dropped = self.gone + self.predictor.passed + undecoded
 
 
 class Fleet:
@@ -271,7 +274,7 @@ class Fleet:
 
     def _capture_frames(self, member: Member) -> None:
         frames = iter(member.source)
-        while not self._stop and member.camera.frames != self._limit:
+        while not self._stop and member.captured != self._limit:
             begin = time.perf_counter()
             frame = next(frames, None)
             if frame is None:
@@ -292,7 +295,7 @@ class Fleet:
                 if member.unread is not None:
                     member.gone += captured.take_over(member.unread, member.feed.predictor)
                 member.unread = captured
-                member.camera.frames += 1
+                member.captured += 1
                 member.count_dropped()
                 self._work.notify_all()
 

@@ -92,6 +92,7 @@ class ReconnectingSource(Reader):
         self.camera = camera
         self.stalled_after_s = timeout_s / 2
         self.damaged = 0
+        self._dropped = 0
         self.part = 0
         self.heard_s = time.monotonic()
         self._reconnect = reconnect or Reconnect()
@@ -140,6 +141,7 @@ class ReconnectingSource(Reader):
                 yield from self._renumbered(opened) if self.live else self._plain(opened)
             finally:
                 self._opened = None
+                self._dropped += getattr(opened, "dropped", 0)
                 self.damaged += getattr(opened, "damaged", 0)
 
     def _plain(self, opened: Source) -> Iterator[Frame]:
@@ -164,7 +166,7 @@ class ReconnectingSource(Reader):
             self.part += cut  # first: a map of the part before does not make this one live
             # a slow start of the model may look like a stall
             self.camera.enter(State.WARMING, after=tuple(State) if cut else (State.STALLED,))
-            if cut:
+            if cut or frame.cut:
                 rate.restart()
             if first and not self._count:
                 self._began_s = now
@@ -179,6 +181,11 @@ class ReconnectingSource(Reader):
             cut = cut or frame.cut
             yield replace(frame, index=self._count, time=moment, cut=cut, captured_s=now)
             self._count += 1
+
+    @property
+    def dropped(self) -> int:
+        """Frames that were left out before they were decoded, because decoding was too slow."""
+        return self._dropped + getattr(self._opened, "dropped", 0)
 
     def close(self) -> None:
         """Let go of the source; a pause ends at once."""
