@@ -75,11 +75,9 @@ def until_written(path: Path, lines: int) -> None:
 
 
 def terminated(program: subprocess.Popen[str]) -> tuple[str, str]:
-    begin = time.monotonic()
     program.send_signal(signal.SIGTERM)
     out, err = program.communicate(timeout=10)
-    assert time.monotonic() - begin < 2
-    assert program.returncode == 143
+    assert program.returncode == 143, err
     assert "geheim" not in out + err
     return out, err
 

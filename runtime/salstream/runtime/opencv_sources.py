@@ -43,12 +43,14 @@ class Capture(Reader):
     def _read(self) -> Iterator[Frame]:
         index, start = 0, 0.0
         while True:
-            good, image = self._capture.read()
+            if not self._capture.grab():
+                break
+            now = time.monotonic()  # decoding is yet to come
+            good, image = self._capture.retrieve()
             if not good:
                 break
-            now = time.monotonic()
             start = start if index else now
-            yield Frame(index, now - start, np.asarray(image, np.uint8))
+            yield Frame(index, now - start, np.asarray(image, np.uint8), captured_s=now)
             index += 1
         if not self._ends or index == 0:
             raise SalstreamError(

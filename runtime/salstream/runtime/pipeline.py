@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -20,6 +20,7 @@ from typing import Any, Final, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from salstream.runtime.backends import Output, Request
 from salstream.runtime.predictor import Predictor
 from salstream.runtime.preprocess import prepare
 from salstream.runtime.results import Result
@@ -82,12 +83,14 @@ class Captured:
         frame: As the source gave it.
         prepared: At the model's size.
         begin_s: When it came, or was asked for, on the clock of ``time.perf_counter``.
+        part: Of the stream, counted from one failure or stall to the next.
         before: Frames that nobody took in time, oldest first: they are to be passed over.
     """
 
     frame: Frame
     prepared: NDArray[np.uint8]
     begin_s: float
+    part: int = 0
     before: list[Captured] = field(default_factory=list)
 
     def take_over(self, unread: Captured, predictor: Predictor) -> int:
@@ -112,12 +115,54 @@ class Captured:
         self.before = frames[gone:-1]
         return gone
 
-    def push(self, to: Predictor) -> list[Result]:
-        """Push it, and before it what it took the place of."""
-        results: list[Result] = []
-        for captured in self.before:
-            results += to.push(captured.frame, captured.prepared, run=False)
-        return results + to.push(self.frame, self.prepared)
+
+@dataclass(frozen=True, slots=True)
+class Came:
+    """What is still known of a captured frame when its map is made: no picture."""
+
+    index: int
+    begin_s: float
+    part: int
+
+
+Made = list[tuple[Result, Came]]
+
+
+class Feed:
+    """Pushes captured frames to a predictor, and says of each result how its frame came."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+        self._came: deque[Came] = deque()
+
+    def steps(self, captured: Captured | None) -> Generator[Request, Output, Made]:
+        """Push a frame, and before it what it took the place of; None: the end.
+
+        As ``Predictor.push_steps``, for whoever runs the graph.
+        """
+        if captured is None:
+            return self._made((yield from self.predictor.flush_steps()))
+        made: Made = []
+        for item in captured.before:
+            made += yield from self._push(item, run=False)
+        return made + (yield from self._push(captured, run=True))
+
+    def _push(self, item: Captured, *, run: bool) -> Generator[Request, Output, Made]:
+        self._came.append(Came(item.frame.index, item.begin_s, item.part))
+        made = self._made(
+            (yield from self.predictor.push_steps(item.frame, item.prepared, run=run))
+        )
+        while self._came and self._came[0].index < self.predictor.oldest_due:
+            self._came.popleft()  # a frame without a map
+        return made
+
+    def _made(self, results: list[Result]) -> Made:
+        made: Made = []
+        for result in results:
+            while (came := self._came.popleft()).index != result.index:
+                pass  # a frame without a map
+            made.append((result, came))
+        return made
 
 
 @dataclass
@@ -244,12 +289,11 @@ class Stream:
             self._gone += captured.take_over(unread, self.predictor)
 
     def _predict(self) -> None:
-        begins: deque[Captured] = deque()
+        feed = Feed(self.predictor)
         try:
             while not isinstance(item := self._next(self._captured), _End):
-                begins.extend((*item.before, item))
-                self._give(item.push(self.predictor), begins)
-            self._give(self.predictor.flush(), begins)
+                self._give(self.predictor.drive(feed.steps(item)))
+            self._give(self.predictor.drive(feed.steps(None)))
         except BaseException as caught:  # whatever it is, the consumer gets it
             item = _End(caught)
         self._put(self._results, item)
@@ -261,14 +305,12 @@ class Stream:
                 return of.get(timeout=_POLL_S)
         return _End(None)
 
-    def _give(self, results: list[Result], begins: deque[Captured]) -> None:
+    def _give(self, made: Made) -> None:
         """Hand results over, each with the time at which its frame was asked for."""
         for seconds in self.predictor.take_durations():
             self.timings.add("infer", seconds)
-        for result in results:
-            while (captured := begins.popleft()).frame.index != result.index:
-                pass  # a frame without a map
-            self._put(self._results, (result, captured.begin_s))
+        for result, came in made:
+            self._put(self._results, (result, came.begin_s))
 
     def _put(self, to: queue.Queue[Any], item: object) -> None:
         """Wait for room, but not longer than the stream lives."""

@@ -26,7 +26,7 @@ import time
 from collections import deque
 from collections.abc import Generator
 from enum import Enum
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,7 @@ class _NoMap(Enum):
 
 
 _Numbered = tuple[int, Output | _NoMap]
-
+_Made = TypeVar("_Made")
 
 Steps = Generator[Request, Output, list[Result]]
 _LaneSteps = Generator[Request, Output, list[_Numbered]]
@@ -138,6 +138,11 @@ class Predictor:
         """Whether a frame that is passed over may get its map from a later window."""
         return self.start == "reverse" or self.spec.map_frame < self.spec.window - 1
 
+    @property
+    def oldest_due(self) -> int:
+        """Index of the oldest frame that waits for its map; of the next frame where none does."""
+        return self._waiting[0].index if self._waiting else self._next_index
+
     def follow(self, fps: float) -> None:
         """Adapt the phases to a source's new rate, unless they were chosen by hand."""
         if self._follows_rate:
@@ -163,7 +168,7 @@ class Predictor:
                 the caller has it already.
             run: False: pass over it. It takes its place in windows, and gets no map.
         """
-        return self._drive(self.push_steps(frame, prepared, run=run))
+        return self.drive(self.push_steps(frame, prepared, run=run))
 
     def push_steps(
         self,
@@ -203,7 +208,7 @@ class Predictor:
 
     def flush(self) -> list[Result]:
         """End the stream: return the results still due, then forget everything."""
-        return self._drive(self.flush_steps())
+        return self.drive(self.flush_steps())
 
     def flush_steps(self) -> Steps:
         """As ``flush``, for whoever runs the graph."""
@@ -211,8 +216,8 @@ class Predictor:
         self._next_index = 0
         return results
 
-    def _drive(self, steps: Steps) -> list[Result]:
-        """Run what is asked for, one after the other."""
+    def drive(self, steps: Generator[Request, Output, _Made]) -> _Made:
+        """Run what is asked for, one after the other, and return what comes of it."""
         try:
             request = next(steps)
             while True:
@@ -221,8 +226,8 @@ class Predictor:
                 self._durations.append(time.perf_counter() - begin)
                 request = steps.send(output)
         except StopIteration as end:
-            results: list[Result] = end.value
-            return results
+            made: _Made = end.value
+            return made
 
     def _clear(self) -> None:
         for ring in self._rings:

@@ -62,7 +62,7 @@ class Segments:
         now = time.monotonic() if result.time is None else result.time
         if self._begin_s is None:
             self._begin_s = now
-        elif now - self._begin_s >= self._seconds:
+        elif not 0 <= now - self._begin_s < self._seconds:  # clocks are put back
             self._video.close()
             self._video, self._current = self._next()
             self._begin_s = now

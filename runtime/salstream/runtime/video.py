@@ -34,6 +34,13 @@ _STATE_DURATION: Final = ("matroska,webm", "flv")
 # the last frame twice.
 _DURATION_SLACK_S: Final = 0.5
 
+_IN_PIECES: Final = ("hls", "dash")
+_LATE_S: Final = 1.0  # what lies longer is left out, up to the next keyframe
+_WAIT_S: Final = 0.003  # what is there already is read faster
+_FOLLOW: Final = 0.01  # of the difference, with each packet that had to be waited for
+_JUMP_S: Final = 10.0
+_ARRIVALS: Final = 64  # more than any decoder holds back
+
 _URL_OPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     # UDP only where the camera refuses TCP: every lost packet would show
     "rtsp": {"rtsp_flags": "prefer_tcp", "analyzeduration": "1000000"},
@@ -120,6 +127,7 @@ class Video(Reader):
 
     Attributes:
         damaged: Packets that were left out because they could not be decoded.
+        dropped: Packets of a live source that were left out because decoding could not keep up.
     """
 
     def __init__(
@@ -167,6 +175,7 @@ class Video(Reader):
         context.thread_count = DECODING_THREADS
         context.options = {"max_pixels": str(MAX_PIXELS)}
         self.damaged = 0
+        self.dropped = 0
         self._container = container
         self._stream = stream
         self._timeout_s = timeout_s
@@ -174,6 +183,12 @@ class Video(Reader):
         self._convert = Converter()
         self._start: float | None = None
         self._arrived_s = 0.0  # when the newest packet came
+        self._read_s = 0.0  # how long it took to read it
+        self._arrivals: dict[int, float] = {}  # of packets, by the time that their picture shows
+        # what comes in pieces of seconds is late by nature
+        pieces = container.format.name in _IN_PIECES
+        self._backlog = _Backlog() if live and not pieces and not self._arrival_clock else None
+        self._cut = False
         self._packet_count = 0
         self._index_at_open = len(stream.index_entries)
         self._end_s = 0.0
@@ -189,7 +204,10 @@ class Video(Reader):
                     self.damaged += 1
                     continue
                 time_s = self._time(picture, index)
-                yield Frame(index, time_s, image, captured_s=self._arrived_s)
+                # encoders that look ahead send pictures in another order
+                arrived_s = self._arrivals.pop(picture.pts or 0, self._arrived_s)
+                yield Frame(index, time_s, image, self._cut, arrived_s)
+                self._cut = False
                 index += 1
         finally:
             if self.damaged:
@@ -224,6 +242,10 @@ class Video(Reader):
     def _pictures(self) -> Iterator[av.VideoFrame]:
         seen = time.monotonic()
         for packet in self._packets():
+            if self._is_late(packet):
+                self.dropped += 1
+                seen = time.monotonic()
+                continue
             for picture in self._decode(packet):
                 yield picture
                 seen = time.monotonic()
@@ -254,6 +276,7 @@ class Video(Reader):
                 elif not (packet.is_corrupt and cut_if_corrupt):
                     self._packet_count += 1
                     self._arrived_s = time.monotonic()
+                    self._read_s = self._arrived_s - asked
                     yield packet
                 asked = time.monotonic()
         except IndexError:
@@ -264,6 +287,30 @@ class Video(Reader):
                 self._broken = f"nothing for {self._timeout_s:g} s"
             else:
                 self._broken = _text(error)
+
+    def _is_late(self, packet: av.Packet[Any]) -> bool:
+        """Whether a packet has to be left out, to catch up; else note when it came."""
+        arrived_s = self._arrived_s
+        if self._backlog is not None and packet.dts is not None:
+            dropping = self._backlog.dropping
+            lag_s = self._backlog.add(
+                arrived_s,
+                float(packet.dts * packet.time_base),
+                waited=self._read_s > _WAIT_S,
+                key=packet.is_keyframe,
+            )
+            if self._backlog.dropping:
+                return True
+            if dropping:
+                self._stream.codec_context.flush_buffers()
+                self._arrivals.clear()
+                self._cut = True
+            arrived_s -= lag_s
+        if self.live and packet.pts is not None:
+            self._arrivals[packet.pts] = arrived_s
+            if len(self._arrivals) > _ARRIVALS:
+                del self._arrivals[next(iter(self._arrivals))]
+        return False
 
     def _decode(self, packet: av.Packet[Any] | None) -> list[av.VideoFrame]:
         try:
@@ -299,6 +346,43 @@ class Video(Reader):
             # an RTSP camera's first frames may come before its clock is known
             self._start = now - (due or 0.0)
         return now - self._start
+
+
+class _Backlog:
+    """How long packets lay unread, because what is done with them takes longer than they last.
+
+    That is how much later one is read, against its timestamp, than the promptest was. Clocks
+    drift and networks slow down, so the measure follows whenever a packet had to be waited for:
+    then nothing lies unread.
+
+    Attributes:
+        dropping: Whether packets are to be left out, up to a keyframe that is in time.
+    """
+
+    def __init__(self) -> None:
+        self.dropping = False
+        self._promptest_s = float("inf")
+        self._delay_s = float("inf")
+        self._dropped_from = (0.0, 0.0)  # arrival and timestamp
+
+    def add(self, arrived_s: float, stamp_s: float, *, waited: bool, key: bool) -> float:
+        """Take the next packet and return how long it lay, in seconds."""
+        delay_s = arrived_s - stamp_s
+        if not abs(delay_s - self._delay_s) < _JUMP_S:
+            self._promptest_s = delay_s  # another clock
+        self._delay_s = delay_s
+        self._promptest_s = min(self._promptest_s, delay_s)
+        if waited:
+            self._promptest_s += _FOLLOW * (delay_s - self._promptest_s)
+        lag_s = delay_s - self._promptest_s
+        if not self.dropping and lag_s > _LATE_S and not waited:
+            self.dropping, self._dropped_from = True, (arrived_s, stamp_s)
+        elif self.dropping and key:
+            began_s, from_s = self._dropped_from
+            if lag_s > _LATE_S and arrived_s - began_s > (stamp_s - from_s) / 2:
+                self._promptest_s, lag_s = delay_s, 0.0  # it is the sender that is late
+            self.dropping = lag_s > _LATE_S
+        return lag_s
 
 
 def _why(error: Exception, scheme: str | None, timeout_s: float, waited_s: float) -> str:

@@ -6,6 +6,7 @@ holds the stream up.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -17,6 +18,8 @@ from typing import Final
 import numpy as np
 
 from salstream.runtime.results import Result
+
+logger = logging.getLogger("salstream")
 
 _LATEST: Final = 1_000
 _RATE_WINDOW_S: Final = 5.0
@@ -95,7 +98,8 @@ class Camera:
     Args:
         name: For people and for paths of the page.
         source: What it is opened from, without passwords.
-        on_event: Called with each change of state, by the thread that caused it.
+        on_event: Called with each change of state, by the thread that caused it; what it raises
+            is logged.
 
     Attributes:
         frames, dropped, reconnects: Counted by whoever runs the camera.
@@ -140,7 +144,10 @@ class Camera:
             self._event = event = Event(self.name, state, reason, time.time())
             self._changed.notify_all()
         if self._on_event is not None:
-            self._on_event(event)
+            try:
+                self._on_event(event)
+            except Exception:  # whoever listens may not end the camera
+                logger.exception("%s: a listener failed at %r", self.name, str(state))
 
     def publish(self, result: Result, latency_s: float) -> None:
         """Show a result, captured ``latency_s`` seconds ago; the one before it is forgotten."""

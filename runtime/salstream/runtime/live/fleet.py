@@ -10,23 +10,25 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from itertools import count
 from types import TracebackType
 from typing import Final, Self
 
-from salstream.runtime.backends import Request
+from salstream.runtime.backends import Output, Request
 from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.runtime.live.camera import Camera, Event, State
 from salstream.runtime.live.source import CameraSource, Reconnect, ReconnectingSource
 from salstream.runtime.model import SaliencyModel
-from salstream.runtime.pipeline import Captured, Timings
-from salstream.runtime.predictor import Predictor, Start, Steps
+from salstream.runtime.pipeline import Came, Captured, Feed, Made, Timings
+from salstream.runtime.predictor import Predictor, Start
 from salstream.runtime.preprocess import prepare
 from salstream.runtime.results import Result
 from salstream.runtime.sinks import Sink, StopStream
 from salstream.runtime.sources import redact
+
+_Steps = Generator[Request, Output, Made]
 
 _ROOM: Final = 2  # results that may wait for a camera's outputs before it is passed by
 _WATCH_S: Final = 0.1
@@ -40,7 +42,7 @@ class Member:
     Attributes:
         camera: What the outside sees.
         source: Where its frames come from.
-        predictor: Its windows and states; None before the first frame.
+        feed: Brings its frames to its windows and states; None before the first frame.
         timings: Durations: ``decode``, ``preprocess``, ``infer``, ``capture_to_map`` (from the
             arrival of a frame's data until its map), ``write``, ``end_to_end``.
         error: What ended it; None: nothing did, or its source came to its end.
@@ -51,17 +53,14 @@ class Member:
         self.made = threading.Condition(lock)  # a result has been, or nothing more will be
         self.camera = camera
         self.source = source
-        self.predictor: Predictor | None = None
+        self.feed: Feed | None = None
         self.timings = Timings()
         self.error: BaseException | None = None
         self.unread: Captured | None = None
+        self.captured = 0  # frames
         self.gone = 0  # dropped, and no window's any more
-        self.cuts = 0  # frames captured that say so
-        self.cuts_served = 0
-        self.captured_s = time.monotonic()
         self.turn = 0  # when it was served last
         self.fps: float | None = None
-        self.begins: deque[Captured] = deque()
         self.sinks: list[Sink] = []
         self.results: deque[tuple[Result, float]] = deque()
         self.captured_all = False
@@ -69,36 +68,27 @@ class Member:
         self.leaving = False  # what its capture says from now on does not count
         self.closed = False
 
-    def steps(self, captured: Captured | None) -> Steps:
-        """What there is to run for a frame, or for the end."""
-        predictor = self.predictor
-        if predictor is None:
-            return []
-        if captured is None:
-            return (yield from predictor.flush_steps())
-        results: list[Result] = []
-        for item in captured.before:
-            results += yield from self._push(predictor, item, run=False)
-        return results + (yield from self._push(predictor, captured, run=True))
+    @property
+    def predictor(self) -> Predictor | None:
+        """Its windows and states; None before the first frame."""
+        return self.feed.predictor if self.feed else None
 
-    def _push(self, predictor: Predictor, item: Captured, *, run: bool) -> Steps:
-        self.begins.append(item)
-        self.cuts_served += item.frame.cut
-        if self.source.live and self.source.fps not in (None, self.fps):
-            self.fps = self.source.fps
-            predictor.follow(self.fps)
-        return (yield from predictor.push_steps(item.frame, item.prepared, run=run))
+    def steps(self, captured: Captured | None) -> _Steps:
+        """What there is to run for a frame, or for the end."""
+        if self.feed is None:
+            return []
+        fps = self.source.fps
+        if self.source.live and fps is not None and fps != self.fps:
+            self.fps = fps
+            self.feed.predictor.follow(fps)
+        return (yield from self.feed.steps(captured))
 
     def count_dropped(self) -> None:
-        """Tell the outside how many frames came too fast."""
+        """Tell the outside how many frames came, and how many of them too fast."""
+        undecoded = self.source.dropped
+        self.camera.frames = self.captured + undecoded
         if self.predictor is not None:
-            self.camera.dropped = self.gone + self.predictor.passed
-
-    def begin_of(self, result: Result) -> float:
-        """Return when a result's frame came, and forget the frames before it."""
-        while (captured := self.begins.popleft()).frame.index != result.index:
-            pass
-        return captured.begin_s
+            self.camera.dropped = self.gone + self.predictor.passed + undecoded
 
 
 class Fleet:
@@ -159,7 +149,14 @@ class Fleet:
             shown = source if isinstance(source, str | int) else getattr(source, "name", "frames")
             shown = f"camera {source}" if isinstance(source, int) else str(shown)
             camera = Camera(name, redact(shown), on_event)
-            opened = ReconnectingSource(source, camera, reconnect, fps=fps, timeout_s=timeout_s)
+            opened = ReconnectingSource(
+                source,
+                camera,
+                reconnect,
+                fps=fps,
+                timeout_s=timeout_s,
+                alone=len(sources) == 1,
+            )
             self.members.append(Member(camera, opened, lock))
         self.cameras = [member.camera for member in self.members]
         self._stop = False
@@ -277,7 +274,7 @@ class Fleet:
 
     def _capture_frames(self, member: Member) -> None:
         frames = iter(member.source)
-        while not self._stop and member.camera.frames != self._limit:
+        while not self._stop and member.captured != self._limit:
             begin = time.perf_counter()
             frame = next(frames, None)
             if frame is None:
@@ -285,21 +282,20 @@ class Fleet:
             decoded = time.perf_counter()
             if frame.captured_s is not None:
                 begin = decoded - (time.monotonic() - frame.captured_s)
-            if member.predictor is None:
+            if member.feed is None:
                 member.fps = member.source.fps
-                member.predictor = self._new_predictor(member.source)
-            captured = Captured(frame, prepare(frame.image, self.model.spec), begin)
+                member.feed = Feed(self._new_predictor(member.source))
+            prepared = prepare(frame.image, self.model.spec)
+            captured = Captured(frame, prepared, begin, member.source.part)
             member.timings.add("decode", decoded - begin)
             member.timings.add("preprocess", time.perf_counter() - decoded)
             with self._work:
                 while not member.source.live and member.unread is not None and not member.leaving:
                     member.taken.wait(_WATCH_S)
                 if member.unread is not None:
-                    member.gone += captured.take_over(member.unread, member.predictor)
+                    member.gone += captured.take_over(member.unread, member.feed.predictor)
                 member.unread = captured
-                member.cuts += frame.cut
-                member.captured_s = time.monotonic()
-                member.camera.frames += 1
+                member.captured += 1
                 member.count_dropped()
                 self._work.notify_all()
 
@@ -340,7 +336,7 @@ class Fleet:
         """Say of cameras whose stream is open but brings nothing that they stall."""
         now = time.monotonic()
         for member in self.members:
-            silent_s = now - member.captured_s
+            silent_s = now - member.source.heard_s
             limit_s = member.source.stalled_after_s
             if member.source.live and not member.captured_all and silent_s > limit_s:
                 reason = f"no frame for {limit_s:g} s"
@@ -348,7 +344,7 @@ class Fleet:
 
     def _serve(self, turns: Sequence[tuple[Member, Captured | None]]) -> None:
         work = [(member, member.steps(captured)) for member, captured in turns]
-        wanted: list[tuple[Member, Steps, Request]] = []
+        wanted: list[tuple[Member, _Steps, Request]] = []
         for member, steps in work:
             self._advance(member, steps, wanted)
         while wanted:
@@ -369,30 +365,29 @@ class Fleet:
     def _advance(
         self,
         member: Member,
-        steps: Steps,
-        wanted: list[tuple[Member, Steps, Request]],
+        steps: _Steps,
+        wanted: list[tuple[Member, _Steps, Request]],
         output: object = None,
     ) -> None:
         """Go on until the graph has to run again, or until the results are there."""
         try:
             request = steps.send(output)  # type: ignore[arg-type] # the first one is None
         except StopIteration as end:
-            for result in end.value:
-                self._publish(member, result)
+            for result, came in end.value:
+                self._publish(member, result, came)
         else:
             wanted.append((member, steps, request))
 
-    def _publish(self, member: Member, result: Result) -> None:
-        begin = member.begin_of(result)
-        latency_s = time.perf_counter() - begin
+    def _publish(self, member: Member, result: Result, came: Came) -> None:
+        latency_s = time.perf_counter() - came.begin_s
         member.timings.add("capture_to_map", latency_s)
         member.camera.publish(result, latency_s)
         # a map of the connection before does not make the next one live
-        if member.cuts_served == member.cuts:
+        if came.part == member.source.part:
             member.camera.enter(State.LIVE, after=(State.WARMING,))
         if member.sinks:
             with member.made:
-                member.results.append((result, begin))
+                member.results.append((result, came.begin_s))
                 member.made.notify_all()
 
     # Outputs: one thread for each camera

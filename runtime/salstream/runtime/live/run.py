@@ -78,7 +78,11 @@ def share_memory() -> None:
 
 
 def summaries_of(fleet: Fleet, seconds: float) -> dict[str, Summary]:
-    """Return what each camera did, by its name."""
+    """Return what each camera did, by its name.
+
+    Their ``maps`` are those made and published: the last ones may not have reached an output
+    when the run was ended.
+    """
     summaries = {}
     for member in fleet.members:
         status = member.camera.status()

@@ -22,6 +22,7 @@ from salstream.runtime.sources import Frame, Reader, Source, has_scheme, open_so
 CameraSource = str | Path | int | Callable[[], Source] | Iterable[NDArray[np.uint8]]
 
 _RATE_FRAMES: Final = 30
+_JUMP_S: Final = 3.0  # a clock that goes otherwise than ours by less is jitter
 _OTHER_RATE: Final = 0.25  # a change by less is jitter
 
 
@@ -55,7 +56,8 @@ class ReconnectingSource(Reader):
 
     Files and other sources that can wait are read once. A live source goes on after a failure:
     the first frame then is marked as a cut, indices go on, and times go on by the clock. A
-    frame that comes after more than half of ``timeout_s`` is a cut as well.
+    frame that comes after more than half of ``timeout_s`` is a cut as well, and so is one before
+    which the source's own clock jumped.
 
     Args:
         source: What :func:`~salstream.runtime.sources.open_source` takes, or a function that
@@ -64,9 +66,13 @@ class ReconnectingSource(Reader):
         reconnect: When to try again.
         fps: As ``open_source`` takes it.
         timeout_s: As ``open_source`` takes it.
+        alone: Whether nobody waits for other sources: what cannot work at all then fails at its
+            first answer, instead of being tried again.
 
     Attributes:
         fps: As declared, or as measured where that differs by more than a quarter.
+        part: Of the stream: one more after each failure and stall.
+        heard_s: When its newest frame came, on the clock of ``time.monotonic``.
 
     Raises:
         UsageError: It is a URL of a scheme that is not known.
@@ -80,12 +86,17 @@ class ReconnectingSource(Reader):
         *,
         fps: float | None = None,
         timeout_s: float = 5.0,
+        alone: bool = True,
     ) -> None:
         super().__init__(camera.source, live=is_live(source))
         self.camera = camera
         self.stalled_after_s = timeout_s / 2
         self.damaged = 0
+        self._dropped = 0
+        self.part = 0
+        self.heard_s = time.monotonic()
         self._reconnect = reconnect or Reconnect()
+        self._hopeless = (UsageError, UnusableSource) if alone else (UsageError,)
         # a pipeline says when it is at its end; a network stream that ends has lost its sender
         self._endless = isinstance(source, str) and has_scheme(source)
         self._opener: Callable[[], Source] = (
@@ -108,11 +119,11 @@ class ReconnectingSource(Reader):
                 if not (self.live and self._endless and self._reconnect.tries != 0):
                     return
                 why = "the sender ended the stream"
-            except SalstreamError as error:
-                hopeless = isinstance(error, UsageError | UnusableSource) and not self._count
+            except (SalstreamError, OSError) as error:  # an opener of the user's raises either
+                hopeless = isinstance(error, self._hopeless) and not self._count
                 if hopeless or not self.live or self._reconnect.tries == 0:
                     raise
-                why = str(error)
+                why = str(error) or type(error).__name__
             if self._closing:
                 return
             failed = failed + 1 if self._count == before else 1
@@ -130,6 +141,7 @@ class ReconnectingSource(Reader):
                 yield from self._renumbered(opened) if self.live else self._plain(opened)
             finally:
                 self._opened = None
+                self._dropped += getattr(opened, "dropped", 0)
                 self.damaged += getattr(opened, "damaged", 0)
 
     def _plain(self, opened: Source) -> Iterator[Frame]:
@@ -142,27 +154,38 @@ class ReconnectingSource(Reader):
     def _renumbered(self, opened: Source) -> Iterator[Frame]:
         """Let indices and times go on where those of the connection before ended."""
         rate = _Rate(self.fps)
-        offset, last_s = 0.0, float("-inf")
+        offset, last_s, last_time = 0.0, float("-inf"), 0.0
         for frame in opened:
             now = time.monotonic() if frame.captured_s is None else frame.captured_s
             first = last_s == float("-inf")
-            cut = now - last_s > self.stalled_after_s
-            if cut:
-                self.camera.enter(State.WARMING)
+            step_s = (frame.time or 0.0) - last_time
+            # MPEG-TS counts 26.5 h and begins anew, as does a relay that is started again
+            jumped = not first and not -_JUMP_S < step_s < now - last_s + _JUMP_S
+            cut = jumped or now - last_s > self.stalled_after_s
+            self.heard_s = time.monotonic()
+            self.part += cut  # first: a map of the part before does not make this one live
+            # a slow start of the model may look like a stall
+            self.camera.enter(State.WARMING, after=tuple(State) if cut else (State.STALLED,))
+            if cut or frame.cut:
                 rate.restart()
             if first and not self._count:
                 self._began_s = now
-            elif first:
-                self.camera.reconnects += 1
+            elif first or jumped:
+                self.camera.reconnects += first
                 follows = max(now - self._began_s, self._last_time + 0.001)
                 offset = follows - (frame.time or 0.0)
-            last_s = now
+            last_s, last_time = now, frame.time or 0.0
             moment = now - self._began_s if frame.time is None else offset + frame.time
             self.fps = rate.add(moment)
             self._last_time = max(self._last_time, moment)
             cut = cut or frame.cut
             yield replace(frame, index=self._count, time=moment, cut=cut, captured_s=now)
             self._count += 1
+
+    @property
+    def dropped(self) -> int:
+        """Frames that were left out before they were decoded, because decoding was too slow."""
+        return self._dropped + getattr(self._opened, "dropped", 0)
 
     def close(self) -> None:
         """Let go of the source; a pause ends at once."""
