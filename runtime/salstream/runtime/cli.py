@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from functools import partial
@@ -59,6 +61,20 @@ def load_commands() -> typer.Typer:
 
 def main() -> None:
     """Run the program: errors of the user's are one sentence and an exit code."""
+    try:
+        _main()
+    except SystemExit as end:
+        # A thread that still waits for a camera is inside FFmpeg, which must not wake up while
+        # Python takes itself apart; every file is closed by now.
+        if any(thread.name == "salstream-capture" for thread in threading.enumerate()):
+            with suppress(OSError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else bool(end.code))
+        raise
+
+
+def _main() -> None:
     load_commands()
     # Being asked to end is an orderly end: files are closed on the way out.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
