@@ -579,12 +579,13 @@ def test_two_processes_do_what_one_does(
         first, second = ([float(row[column]) for row in table] for table in tables)
         assert len(first) == 4
         np.testing.assert_allclose(second, first, rtol=1e-5)
+    # Not CC: after four steps the maps are nearly constant, and their CC is a matter of rounding.
     scores = [
-        float(row["cc"])
+        float(row["kld"])
         for name in ("one", "two")
         for row in read(tmp_path / name / "validation.csv")
     ]
-    np.testing.assert_allclose(scores[:2], scores[2:], atol=1e-4)
+    np.testing.assert_allclose(scores[:2], scores[2:], rtol=1e-6)
 
 
 def test_processes_that_cannot_share_a_batch(packs: dict[str, Path]) -> None:
