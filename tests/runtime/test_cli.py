@@ -345,7 +345,11 @@ def test_an_interrupted_run_leaves_whole_files(tmp_path: Path, number: signal.Si
         "--save",
         tmp_path / "o.mp4",
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+    # Tests that were started in the background ignore SIGINT, and so would what they start.
+    before = signal.signal(number, signal.SIG_DFL)
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    signal.signal(number, before)
+    with run:
         deadline = time.monotonic() + 60
         while not (maps / "000020.png").exists() and time.monotonic() < deadline:
             time.sleep(0.05)

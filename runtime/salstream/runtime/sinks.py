@@ -329,10 +329,12 @@ def _write_whole(path: Path, content: bytes) -> None:
     try:
         part.write_bytes(content)
         part.replace(path)
-    except OSError as error:
+    except BaseException as error:  # the run may be asked to end right here
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        raise SalstreamError(f"cannot write {path}: {error.strerror}") from error
+        if isinstance(error, OSError):
+            raise SalstreamError(f"cannot write {path}: {error.strerror}") from error
+        raise
 
 
 def _fit(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
