@@ -175,7 +175,7 @@ def test_a_camera_that_is_given_up(graph: Path) -> None:
     out, err = program.communicate(timeout=30)
     assert program.returncode == 1
     assert f"Error: {url} refused the connection" in err
-    assert "(gave up after 1 tries)" in err
+    assert "(gave up after 1 try)" in err
     assert json.loads(out)["frames"] == 0
     program = start(graph, f"a={url}", f"b={url}", "--reconnect", "0")
     out, err = program.communicate(timeout=30)

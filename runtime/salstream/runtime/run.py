@@ -29,7 +29,7 @@ class Summary:
         model: Name and domain of the graph.
         backend: Inference library and device.
         frames: Frames read.
-        maps: Maps made and handed to every output.
+        maps: Maps made; of a run over cameras also those that an output was too slow for.
         skipped: Frames without a map because of the start policy.
         dropped: Frames of a live source that came faster than the model.
         damaged: Packets that could not be decoded.

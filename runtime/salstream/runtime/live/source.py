@@ -129,7 +129,8 @@ class ReconnectingSource(Reader):
             failed = failed + 1 if self._count == before else 1
             tries = self._reconnect.tries
             if tries is not None and failed > tries:
-                raise SalstreamError(f"{why} (gave up after {tries} tries)")
+                turns = "try" if tries == 1 else "tries"
+                raise SalstreamError(f"{why} (gave up after {tries} {turns})")
             self.camera.enter(State.RECONNECTING, why)
             self._closed.wait(self._reconnect.pause_s(failed))
 
