@@ -72,6 +72,7 @@ class ModelInfo(Sized):
         ("state_fps", c_double),
         ("recurrent", c_int32),
         ("conspicuity_levels", c_int32),
+        ("window_fps", c_double),
     ]
 
 
@@ -211,7 +212,7 @@ class NativeModel:
         *,
         start: str | None = None,
         phases: int | None = None,
-        stride: int = 1,
+        stride: int | None = None,
         fps: float | None = None,
         map_type: int = 0,
         map_size: int = 1,
@@ -220,7 +221,7 @@ class NativeModel:
         options = StreamOptions(
             start=STARTS[start],
             phases=phases or 0,
-            stride=stride,
+            stride=stride or 0,
             fps=fps or 0,
             map_type=map_type,
             map_size=map_size,

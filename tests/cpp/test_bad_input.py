@@ -75,6 +75,7 @@ def test_what_python_refuses_is_refused(native: Native, tmp_path: Path) -> None:
         {"schema": None}, {"model": None}, {"height": None}, {"width": "ten"}, {"height": "-8"},
         {"height": "8.5"}, {"window": "0"}, {"map_frame": "1"}, {"map_frame": "-1"},
         {"phases": "0"}, {"state_fps": "0"}, {"state_fps": "nan"}, {"state_fps": "six"},
+        {"window_fps": "0"}, {"window_fps": "nan"},
         {"resize": "lanczos"}, {"fit": "crop"}, {"verification": "{"}, {"height": "9"},
         {"window": "2", "map_frame": "1"}, {"smoothing_sigma": "wide"},
     ]  # fmt: skip

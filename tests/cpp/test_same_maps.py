@@ -56,7 +56,7 @@ def assert_equal(
 
 
 TINY: dict[str, dict[str, Any]] = {
-    "window": {"window": 16, "levels": 4},
+    "window": {"window": 16, "levels": 4, "window_fps": 10.0},
     "recurrent": {"recurrent": True, "phases": 5, "state_fps": 6.0},
     "ahead": {"window": 5, "map_frame": 2, "recurrent": True, "phases": 5, "fit": "letterbox",
               "map_size": (4, 5)},
@@ -87,6 +87,7 @@ def test_every_rule_of_a_stream(
                 continue
             actual = model.predictor(**arguments)
             assert actual.info.phases == expected.phases
+            assert actual.info.stride == expected.stride
             for count in (*COUNTS, 2, 3, 4, 5, 30):  # the same stream again after each flush
                 assert_equal(stream(actual, images[:count]), stream(expected, images[:count]))
                 assert actual.skipped == expected.skipped

@@ -173,7 +173,8 @@ def test_metadata(judge: Judge) -> None:
     """What C++ takes, Python takes, with the same facts; plain values both take or refuse."""
     entries = GraphSpec(
         model="tiny", domain="test", height=8, width=10, window=3, map_frame=1, phases=5,
-        state_fps=6.0, smoothing_sigma=2.0, verification={"max_abs": 1e-5}, calibration={"a": 1},
+        state_fps=6.0, window_fps=15.0, smoothing_sigma=2.0,
+        verification={"max_abs": 1e-5}, calibration={"a": 1},
     ).to_metadata()  # fmt: skip
     rng = np.random.default_rng(1)
     changed = [entries]
@@ -199,7 +200,7 @@ def test_metadata(judge: Judge) -> None:
             continue
         taken += 1
         facts = [spec.height, spec.width, spec.window, spec.map_frame, spec.phases]
-        facts += [spec.phases_at(30), int(spec.fit == "letterbox")]
+        facts += [spec.phases_at(30), spec.stride_at(30), int(spec.fit == "letterbox")]
         assert verdict == " ".join(["yes", *map(str, facts)]), metadata
     assert taken > 200
     assert stricter < 250

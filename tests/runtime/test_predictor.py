@@ -164,6 +164,20 @@ def test_phases_follow_the_frame_rate(fps: float | None, phases: int) -> None:
     assert Predictor(backend, fps=fps).phases == phases
 
 
+@pytest.mark.parametrize(
+    ("fps", "stride"),
+    [(30.0, 1), (24.0, 1), (29.97, 1), (15.0, 1), (50.0, 2), (60.0, 2), (120.0, 4), (None, 1)],
+)
+def test_windows_keep_the_rate_of_training(fps: float | None, stride: int) -> None:
+    backend = FakeBackend(spec(16, 15, window_fps=30.0))
+    predictor = Predictor(backend, start="skip", fps=fps)
+    assert predictor.stride == stride
+    result = predict(predictor, 100)[-1]
+    assert backend.asked(result.map)[0] == tuple(range(99 - 15 * stride, 100, stride))
+    assert Predictor(backend, fps=fps, stride=3).stride == 3
+    assert Predictor(FakeBackend(spec(window_fps=30.0)), fps=fps).stride == 1, "a single frame"
+
+
 def test_what_cannot_be_is_refused() -> None:
     recurrent = FakeBackend(spec(5, 2), recurrent=True)
     with pytest.raises(UsageError, match="cannot start in reverse"):
@@ -230,6 +244,28 @@ def test_phases_follow_a_change_of_the_rate() -> None:
     by_hand = Predictor(backend, fps=30, phases=3)
     by_hand.follow(12)
     assert by_hand.phases == 3
+
+
+@pytest.mark.parametrize("rates", [(30, 60), (60, 30), (120, 60)])
+def test_a_new_stride_is_a_cut_that_loses_no_frame(rates: tuple[int, int]) -> None:
+    backend = FakeBackend(spec(16, 15, window_fps=30.0))
+    predictor = Predictor(backend, start="repeat", fps=rates[0])
+    results: list[Result] = []
+    for number in range(200):
+        if number == 100:
+            predictor.follow(rates[1])
+        results += predictor.push(numbered(number))
+    results += predictor.flush()
+    assert [result.index for result in results] == list(range(200))
+    for result in results:
+        window, _ = backend.asked(result.map)
+        assert len({number < 100 for number in window}) == 1, "a window across the change"
+        steps = {after - before for before, after in pairwise(window)} - {0}
+        assert steps <= {rates[result.index >= 100] // 30}
+    by_hand = Predictor(backend, stride=1, fps=rates[0])
+    by_hand.follow(240)
+    predict(by_hand, 5)
+    assert by_hand.stride == 1
 
 
 def test_a_frame_that_says_so_is_a_cut() -> None:

@@ -19,6 +19,7 @@ specs = st.builds(
     map_frame=st.integers(0, 15),
     phases=st.integers(1, 30),
     state_fps=st.none() | st.floats(0.1, 240),
+    window_fps=st.none() | st.floats(0.1, 240),
     smoothing_sigma=st.none() | st.floats(0, 50),
     license=st.text(),
     verification=st.dictionaries(st.text(), st.floats(allow_nan=False) | st.text()),

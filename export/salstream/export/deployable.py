@@ -18,7 +18,13 @@ from salstream.export.smoothing import gaussian_matrix
 from salstream.export.unisal import DeployableUnisal
 from salstream.runtime import GraphSpec, UsageError
 from salstream.training import esan, hd2s, networks, unisal
-from salstream.training.checkpoints import load_state_dict, metadata_of, sha256_of, trained_on
+from salstream.training.checkpoints import (
+    at_clip_rate,
+    load_state_dict,
+    metadata_of,
+    sha256_of,
+    trained_on,
+)
 from salstream.training.hd2s.config import CLIP_LENGTHS
 from salstream.training.sliding import windows
 from salstream.training.weights import published_as
@@ -134,7 +140,7 @@ def load(
     # one that `salstream train` wrote knows the clips that it was trained on.
     told = metadata_of(checkpoint)
     network = networks.load(load_state_dict(checkpoint), model)
-    size, clip_length = trained_on(told, model)
+    size, clip_length, clip_rate = trained_on(told, model)
     options = replace(
         options,
         size=options.size or size,
@@ -144,7 +150,7 @@ def load(
     sha256 = told.get("sha256") or sha256_of(checkpoint)
     published = published_as(sha256)
     spec = replace(
-        deployable.spec,
+        at_clip_rate(deployable.spec, clip_rate),
         model=model,
         domain=domain or "",
         license=published.license if published else told.get("license", "unknown"),
@@ -235,6 +241,7 @@ def _hd2s(network: nn.Module, domain: str, options: Options) -> Deployable:
             width=size[1],
             window=window,
             map_frame=window - 1,
+            window_fps=hd2s.WINDOW_FPS,
             smoothing_sigma=sigma,
         ),
         reference=torch.inference_mode()(reference),
@@ -267,6 +274,7 @@ def _esan(network: nn.Module, domain: str, options: Options) -> Deployable:
             window=esan.WINDOW,
             map_frame=esan.MAP_FRAME,
             phases=esan.WINDOW,
+            window_fps=esan.WINDOW_FPS,
             fit="letterbox",
         ),
         reference=reference,

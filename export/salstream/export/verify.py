@@ -156,7 +156,8 @@ def compare(
         for model, deployable, comparison in zip(models, deployables, comparisons, strict=True):
             if comparison.failure:
                 continue
-            stream = model.stream(clip, limit=frames)
+            # as the reference has it: frames one by one, whatever the clip's rate
+            stream = model.stream(clip, stride=1, limit=frames)
             phases = stream.predictor.phases
             key = (_options(model.spec, model.backend.conspicuity), model.spec.domain, phases)
             if key not in references:

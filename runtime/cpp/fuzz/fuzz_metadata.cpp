@@ -18,7 +18,8 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char *data, std::size_t siz
         const auto spec = salstream::GraphSpec::from_metadata(metadata);
         // What is accepted can be relied on.
         if (spec.height < 1 || spec.width < 1 || spec.window < 1 || spec.phases < 1 ||
-            spec.map_frame < 0 || spec.map_frame >= spec.window || spec.phases_at(30) < 1) {
+            spec.map_frame < 0 || spec.map_frame >= spec.window || spec.phases_at(30) < 1 ||
+            spec.stride_at(30) < 1) {
             std::abort();
         }
     } catch (const salstream::Error &error) {

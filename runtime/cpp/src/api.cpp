@@ -223,6 +223,7 @@ sal_status sal_model_info_get(const sal_model *model, sal_model_info *info) {
         filled.state_fps = spec.state_fps.value_or(0.0);
         filled.recurrent = backend.recurrent;
         filled.conspicuity_levels = backend.conspicuity_levels;
+        filled.window_fps = spec.window_fps.value_or(0.0);
         write(filled, info, "sal_model_info");
         return SAL_OK;
     });

@@ -58,6 +58,14 @@ class Entries {
         return value;
     }
 
+    std::optional<double> rate(const std::string &name) const {
+        const auto fps = number(name);
+        if (fps && !(*fps > 0 && std::isfinite(*fps))) {
+            throw Error(SAL_MODEL_DAMAGED, name + " must be above 0, got " + quoted(*find(name)));
+        }
+        return fps;
+    }
+
     std::string text_or(const std::string &name, const std::string &otherwise) const {
         const std::string *text = find(name);
         return text ? *text : otherwise;
@@ -79,16 +87,25 @@ class Entries {
     const std::map<std::string, std::string> &metadata_;
 };
 
+// A rate of the source over one of the graph's, as a whole number.
+int steps(double ratio, int most, const std::string &what) {
+    const double wanted = std::nearbyint(ratio);
+    if (!(wanted <= most)) {
+        throw Error(SAL_INVALID_ARGUMENT, "fps asks for more than " + std::to_string(most) + " " +
+                                              what + "; give their number");
+    }
+    return wanted < 1 ? 1 : static_cast<int>(wanted);
+}
+
 }  // namespace
 
 int GraphSpec::phases_at(double fps) const {
-    if (fps == 0 || !state_fps) return phases;
-    const double wanted = std::nearbyint(fps / *state_fps);
-    if (!(wanted <= max_phases)) {
-        throw Error(SAL_INVALID_ARGUMENT, "fps asks for more than " + std::to_string(max_phases) +
-                                              " phases; give the number of phases");
-    }
-    return wanted < 1 ? 1 : static_cast<int>(wanted);
+    return fps == 0 || !state_fps ? phases : steps(fps / *state_fps, max_phases, "phases");
+}
+
+int GraphSpec::stride_at(double fps) const {
+    const bool free = fps == 0 || !window_fps || window == 1;
+    return free ? 1 : steps(fps / *window_fps, max_stride, "interleaved windows");
 }
 
 GraphSpec GraphSpec::from_metadata(const std::map<std::string, std::string> &metadata) {
@@ -111,11 +128,8 @@ GraphSpec GraphSpec::from_metadata(const std::map<std::string, std::string> &met
     spec.window = entries.integer_or("window", 1, 1, max_window);
     spec.map_frame = entries.integer_or("map_frame", 0, 0, spec.window - 1);
     spec.phases = entries.integer_or("phases", 1, 1, max_phases);
-    spec.state_fps = entries.number("state_fps");
-    if (spec.state_fps && !(*spec.state_fps > 0 && std::isfinite(*spec.state_fps))) {
-        throw Error(SAL_MODEL_DAMAGED, "state_fps must be above 0, got " +
-                                           quoted(*entries.find("state_fps")));
-    }
+    spec.state_fps = entries.rate("state_fps");
+    spec.window_fps = entries.rate("window_fps");
     if (6LL * spec.window * spec.height * spec.width > max_window_bytes) {
         throw Error(SAL_MODEL_DAMAGED, "its metadata ask for a window of more than 2 GiB");
     }

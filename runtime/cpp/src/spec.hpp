@@ -12,17 +12,20 @@ namespace salstream {
 struct GraphSpec {
     std::string model, domain, precision = "fp32", license = "unknown", attribution;
     int height = 0, width = 0, window = 1, map_frame = 0, phases = 1;
-    std::optional<double> state_fps;
+    std::optional<double> state_fps, window_fps;
     bool letterbox = false;
 
     // Names of the entries that are read, without the prefix.
     static constexpr const char *fields[] = {
         "schema", "model", "domain", "height", "width", "window", "map_frame", "phases",
-        "state_fps", "resize", "fit", "smoothing_sigma", "precision", "license", "attribution",
-        "verification", "calibration"};
+        "state_fps", "window_fps", "resize", "fit", "smoothing_sigma", "precision", "license",
+        "attribution", "verification", "calibration"};
 
     // Phases for a source of `fps` frames per second (0: rate unknown).
     int phases_at(double fps) const;
+
+    // Distance of a window's frames for the same.
+    int stride_at(double fps) const;
 
     // Read the entries. `salstream.` is part of each key; others are ignored.
     static GraphSpec from_metadata(const std::map<std::string, std::string> &metadata);

@@ -12,7 +12,6 @@ namespace salstream {
 Stream::Stream(std::shared_ptr<const Backend> backend, const sal_stream_options &options)
     : backend_(std::move(backend)),
       start_(options.start),
-      stride_(options.stride ? options.stride : 1),
       map_type_(options.map_type),
       map_size_(options.map_size),
       remembers_(backend_->spec.window > 1 || backend_->recurrent),
@@ -43,6 +42,7 @@ Stream::Stream(std::shared_ptr<const Backend> backend, const sal_stream_options 
     if (map_type_ < SAL_FLOAT32 || map_type_ > SAL_UINT8) refuse("unknown map type");
     if (map_size_ < SAL_FRAME_SIZE || map_size_ > SAL_MODEL_SIZE) refuse("unknown map size");
     phases_ = options.phases ? options.phases : spec.phases_at(options.fps);
+    stride_ = options.stride ? options.stride : spec.stride_at(options.fps);
     const double lane = 9.0 * spec.window * spec.height * spec.width +
                         8.0 * phases_ * static_cast<double>(backend_->state_values);
     // Ready, or waiting for earlier ones; one more in each lane, and the one last taken.

@@ -62,7 +62,7 @@ class Stream {
     const void *render(const Pending &pending, sal_result &result);
 
     std::shared_ptr<const Backend> backend_;
-    int start_, phases_ = 1, stride_, map_type_, map_size_;
+    int start_, phases_ = 1, stride_ = 1, map_type_, map_size_;
     bool remembers_;
     Preprocessor prepare_;
 

@@ -65,7 +65,8 @@ void damaged_models() {
           "meta salstream.phases 4097", "meta salstream.state_fps 0",
           "meta salstream.state_fps -6", "meta salstream.state_fps nan",
           "meta salstream.state_fps Infinity", "meta salstream.state_fps 1e999",
-          "meta salstream.state_fps six", "meta salstream.resize lanczos",
+          "meta salstream.state_fps six", "meta salstream.window_fps 0",
+          "meta salstream.window_fps nan", "meta salstream.resize lanczos",
           "meta salstream.fit crop", "meta salstream.smoothing_sigma wide",
           "meta salstream.verification {", "meta salstream.verification {\"a\":1}}",
           "input state_y f32 -1 2", "input other f32 -1 2", "input state_y",
@@ -163,10 +164,13 @@ void bad_options() {
     CHECK(std::strstr(sal_last_error(), "4 GiB"));
     CHECK(of_map("400 410", 16, 256) == SAL_OK);
     CHECK(of_map("500 510", 16, 256) == SAL_INVALID_ARGUMENT);
-    const sal::Model fast = open(1, true, "meta salstream.state_fps 1e-300\n");
+    const sal::Model slow_states = open(1, true, "meta salstream.state_fps 1e-300\n");
+    const sal::Model slow_windows = open(2, false, "meta salstream.window_fps 1e-300\n");
     sal::StreamOptions options;
     options.fps = 30;
-    CHECK(status_of([&] { fast.stream(options); }) == SAL_INVALID_ARGUMENT);
+    CHECK(status_of([&] { slow_states.stream(options); }) == SAL_INVALID_ARGUMENT);
+    CHECK(status_of([&] { slow_windows.stream(options); }) == SAL_INVALID_ARGUMENT);
+    CHECK(std::strstr(sal_last_error(), "256 interleaved windows"));
     sal_stream *stream = nullptr;
     CHECK(sal_stream_new(model.get(), nullptr, nullptr) == SAL_INVALID_ARGUMENT);
     CHECK(sal_stream_new(model.get(), nullptr, &stream) == SAL_OK);

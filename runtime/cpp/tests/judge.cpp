@@ -37,8 +37,8 @@ void metadata(const std::string &text) {
     if (!whole) throw salstream::Error(SAL_INTERNAL, "no JSON");
     for (const auto &[name, value] : whole->members) entries[name] = value.text;
     const auto spec = salstream::GraphSpec::from_metadata(entries);
-    std::printf("yes %d %d %d %d %d %d %d\n", spec.height, spec.width, spec.window, spec.map_frame,
-                spec.phases, spec.phases_at(30), spec.letterbox);
+    std::printf("yes %d %d %d %d %d %d %d %d\n", spec.height, spec.width, spec.window, spec.map_frame,
+                spec.phases, spec.phases_at(30), spec.stride_at(30), spec.letterbox);
 }
 
 }  // namespace

@@ -139,7 +139,9 @@ def run(
         typer.Option(help="Before the first window is whole: reverse, repeat or skip."),
     ] = None,
     phases: Annotated[int | None, typer.Option(min=1, help="Interleaved recurrent passes.")] = None,
-    stride: Annotated[int, typer.Option(min=1, help="Distance of a window's frames.")] = 1,
+    stride: Annotated[
+        int | None, typer.Option(min=1, help="Distance of a window's frames.")
+    ] = None,
     fps: Annotated[
         float | None, typer.Option(help="Frame rate of a source that does not know its own.")
     ] = None,

@@ -84,7 +84,7 @@ class SaliencyModel:
         *,
         start: Start | None = None,
         phases: int | None = None,
-        stride: int = 1,
+        stride: int | None = None,
         fps: float | None = None,
     ) -> Predictor:
         """Return a state machine for a loop of your own (see :class:`Predictor`)."""
@@ -96,7 +96,7 @@ class SaliencyModel:
         *,
         start: Start | None = None,
         phases: int | None = None,
-        stride: int = 1,
+        stride: int | None = None,
         fps: float | None = None,
         limit: int | None = None,
         raw_size: tuple[int, int] | None = None,
@@ -110,7 +110,8 @@ class SaliencyModel:
             start: What to do before the first window is whole; None: ``repeat`` for live
                 sources, else ``reverse`` where the graph allows it.
             phases: Interleaved recurrent passes; None: as the graph wants at the source's rate.
-            stride: Distance of the frames of a window.
+            stride: Distance of the frames of a window; None: as the graph wants at the
+                source's rate.
             fps: Frame rate of a source that does not know its own.
             limit: Stop after so many frames.
             raw_size: Height and width of raw BGR24 frames on standard input.

@@ -67,8 +67,8 @@ class Predictor:
             allows it, else ``repeat``.
         phases: Interleaved passes with a recurrent state each; None: what the graph wants at
             ``fps``.
-        stride: Distance of the frames of a window, in frames of the source. Every frame
-            still gets its map.
+        stride: Distance of the frames of a window, in frames of the source; None: what the
+            graph wants at ``fps``. Every frame still gets its map.
         fps: Frame rate of the source; None: not known.
 
     Attributes:
@@ -85,7 +85,7 @@ class Predictor:
         *,
         start: Start | None = None,
         phases: int | None = None,
-        stride: int = 1,
+        stride: int | None = None,
         fps: float | None = None,
     ) -> None:
         spec = backend.spec
@@ -101,20 +101,21 @@ class Predictor:
             )
         if fps is not None and not 0 < fps < float("inf"):
             raise UsageError(f"fps must be above 0, got {fps}")
-        self._follows_rate = phases is None
+        self._phases_follow, self._stride_follows = phases is None, stride is None
         phases = spec.phases_at(fps) if phases is None else phases
+        stride = spec.stride_at(fps) if stride is None else stride
         if min(phases, stride) < 1:
             raise UsageError(f"phases and stride must be at least 1, got {phases} and {stride}")
         self.spec = spec
         self.start: Start = start
         self.phases = phases
-        self.stride = stride
+        self.stride = self._next_stride = stride
         self.skipped = 0
         self.passed = 0
         self._durations: list[float] = []
         self._backend = backend
-        # Made once: they may be pinned and on a GPU, and recordings hold their addresses.
-        self._rings = [backend.new_ring() for _ in range(stride)]
+        # Kept: they may be pinned and on a GPU, and recordings hold their addresses.
+        self._rings: list[FrameRing] = []
         self._lanes: list[_Lane] = []
         self._size: tuple[int, ...] | None = None
         self._pushed = 0
@@ -144,11 +145,16 @@ class Predictor:
         return self._waiting[0].index if self._waiting else self._next_index
 
     def follow(self, fps: float) -> None:
-        """Adapt the phases to a source's new rate, unless they were chosen by hand."""
-        if self._follows_rate:
+        """Adapt phases and stride to a source's new rate, unless they were chosen by hand.
+
+        Windows of two strides do not mix: a new one is a cut before the next frame.
+        """
+        if self._phases_follow:
             self.phases = self.spec.phases_at(fps)
             for lane in self._lanes:
                 lane.phases = self.phases
+        if self._stride_follows:
+            self._next_stride = self.spec.stride_at(fps)
 
     def push(
         self,
@@ -185,12 +191,13 @@ class Predictor:
         self._next_index = frame.index + 1
         results: list[Result] = []
         size = frame.image.shape[:2]
-        if self._remembers and self._size is not None and (frame.cut or self._size != size):
-            if not frame.cut:
-                logger.warning(
-                    "frame %d has another size (%dx%d after %dx%d): the stream starts anew with it",
-                    *(frame.index, *size, *self._size),
-                )
+        before = self._size or size
+        if not frame.cut and before != size and self._remembers:
+            logger.warning(
+                "frame %d has another size (%dx%d after %dx%d): the stream starts anew with it",
+                *(frame.index, *size, *before),
+            )
+        if self._remembers and (frame.cut or before != size or self._next_stride != self.stride):
             results = yield from self._drain()
         self._size = size
         if prepared is None:
@@ -230,9 +237,13 @@ class Predictor:
             return made
 
     def _clear(self) -> None:
-        for ring in self._rings:
+        self.stride = self._next_stride
+        while len(self._rings) < self.stride:
+            self._rings.append(self._backend.new_ring())
+        rings = self._rings[: self.stride]
+        for ring in rings:
             ring.clear()
-        self._lanes = [_Lane(self.spec, self.start, self.phases, ring) for ring in self._rings]
+        self._lanes = [_Lane(self.spec, self.start, self.phases, ring) for ring in rings]
         self._size = None
         self._pushed = 0
         self._waiting.clear()

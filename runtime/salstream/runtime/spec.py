@@ -36,6 +36,8 @@ class GraphSpec:
             used when the source's frame rate is not known.
         state_fps: Frames per second that one recurrent state sees. A source of ``fps``
             frames per second is read in ``fps / state_fps`` phases. None: always ``phases``.
+        window_fps: Frames per second of the clips that the network was trained on. The frames
+            of a window are ``fps / window_fps`` frames of the source apart. None: always 1.
         resize: How frames are brought to the model's size; ``pyramid`` is
             :func:`salstream.runtime.preprocess.prepare`.
         fit: ``stretch``: a frame fills the input. ``letterbox``: it keeps its proportions, lies
@@ -58,6 +60,7 @@ class GraphSpec:
     map_frame: int = 0
     phases: int = 1
     state_fps: float | None = None
+    window_fps: float | None = None
     resize: str = "pyramid"
     fit: str = "stretch"
     smoothing_sigma: float | None = None
@@ -77,8 +80,10 @@ class GraphSpec:
                 f"map_frame must lie in the window: expected 0 to {self.window - 1}, "
                 f"got {self.map_frame}"
             )
-        if self.state_fps is not None and not self.state_fps > 0:
-            raise SalstreamError(f"state_fps must be above 0, got {self.state_fps}")
+        for name in ("state_fps", "window_fps"):
+            fps = getattr(self, name)
+            if fps is not None and not fps > 0:
+                raise SalstreamError(f"{name} must be above 0, got {fps}")
         for name, known in (("resize", RESIZE_METHODS), ("fit", FITS)):
             if getattr(self, name) not in known:
                 raise SalstreamError(
@@ -100,6 +105,12 @@ class GraphSpec:
         if fps is None or self.state_fps is None:
             return self.phases
         return max(1, round(fps / self.state_fps))
+
+    def stride_at(self, fps: float | None) -> int:
+        """Stride for a source of ``fps`` frames per second (None: rate unknown)."""
+        if fps is None or self.window_fps is None or self.window == 1:
+            return 1
+        return max(1, round(fps / self.window_fps))
 
     def to_metadata(self) -> dict[str, str]:
         """Return the entries for ONNX ``metadata_props``."""
@@ -152,6 +163,7 @@ _PARSERS: Final[dict[str, Any]] = {
     "map_frame": int,
     "phases": int,
     "state_fps": float,
+    "window_fps": float,
     "smoothing_sigma": float,
     "verification": json.loads,
     "calibration": json.loads,

@@ -41,12 +41,13 @@ def test_a_trained_checkpoint_is_opened_at_its_own_size_and_clip_length(tmp_path
     torch.manual_seed(0)
     network = hd2s.Hd2s(hd2s.CONFIGS["hd2s-net1"]).eval()
     path = tmp_path / "best.safetensors"
-    told = {"model": "hd2s-net1", "size": "64x96", "clip_length": "8"}
+    told = {"model": "hd2s-net1", "size": "64x96", "clip_length": "8", "clip_rate": "10.0"}
     save_file(network.state_dict(), path, told)
     model = open_checkpoint(path)
     assert (model.spec.size, model.spec.window, model.spec.map_frame) == ((64, 96), 8, 7)
+    assert model.spec.window_fps == 10
     frames = np.stack([number_image(number, (64, 96)) for number in range(10)])
-    last = list(model.stream(frames, fps=30))[-1]
+    last = list(model.stream(frames, fps=12))[-1]
     raw = network(hd2s.normalise(torch.from_numpy(frames[2:]))[None]).saliency[0].numpy()
     smooth = gaussian_filter(raw, 5)
     assert last.map == pytest.approx(smooth / smooth.max(), abs=1e-5)

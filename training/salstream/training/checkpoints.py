@@ -6,8 +6,9 @@ import logging
 import re
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,10 +17,12 @@ from torch import Tensor
 
 from salstream.runtime import files
 from salstream.runtime.errors import SalstreamError, UsageError
+from salstream.runtime.spec import GraphSpec
 from salstream.training.weights import sha256_of
 
 __all__ = [
-    "first_of", "load_state_dict", "metadata_of", "save_state_dict", "sha256_of", "trained_on",
+    "TrainedOn", "at_clip_rate", "first_of", "load_state_dict", "metadata_of", "save_state_dict",
+    "sha256_of", "trained_on",
 ]  # fmt: skip
 
 _log = logging.getLogger("salstream")
@@ -90,26 +93,45 @@ def metadata_of(path: Path) -> dict[str, str]:
         return {}
 
 
-def trained_on(
-    metadata: Mapping[str, str], model: str
-) -> tuple[tuple[int, int] | None, int | None]:
-    """Return the input size and the clip length that `salstream train` wrote down.
+class TrainedOn(NamedTuple):
+    """The clips that `salstream train` wrote down; None each where the file does not say.
+
+    Attributes:
+        size: Height and width.
+        clip_length: Frames of HD2S's window.
+        clip_rate: Frames per second, where clips had another rate than their videos.
+    """
+
+    size: tuple[int, int] | None
+    clip_length: int | None
+    clip_rate: float | None
+
+
+def trained_on(metadata: Mapping[str, str], model: str) -> TrainedOn:
+    """Return the clips that a checkpoint was trained on.
 
     Args:
         metadata: What the checkpoint says about itself, see :func:`metadata_of`.
-        model: The network's name.
-
-    Returns:
-        Height and width, and frames of HD2S's window; None each where the file does not say,
-        as with a size per domain, or where a clip is no window (UNISAL and ESAN-VSP).
+        model: The network's name. A clip is a window for HD2S and SalGradNet only.
     """
     family = model.partition("-")[0]
     size = re.fullmatch(r"(\d+)x(\d+)", metadata.get("size", ""))
     length = metadata.get("clip_length", "") if family in ("hd2s", "salgradnet") else ""
-    return (
+    rate = re.fullmatch(r"\d+(\.\d+)?", metadata.get("clip_rate", ""))
+    return TrainedOn(
         (int(size[1]), int(size[2])) if size else None,
         int(length) if length.isdecimal() else None,
+        float(rate[0]) or None if rate else None,
     )
+
+
+def at_clip_rate(spec: GraphSpec, rate: float | None) -> GraphSpec:
+    """Return the spec with states, or else windows, at the rate of the clips of training."""
+    if rate is None:
+        return spec
+    if spec.state_fps is not None:
+        return replace(spec, state_fps=rate)
+    return spec if spec.window_fps is None else replace(spec, window_fps=rate)
 
 
 def _is_safetensors(beginning: bytes, size: int) -> bool:

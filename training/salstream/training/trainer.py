@@ -431,6 +431,8 @@ class _Trainer:
         }
         if any(clips.size):
             facts["size"] = "x".join(map(str, clips.size))
+        if clips.rate:
+            facts["clip_rate"] = f"{clips.rate:f}"
         return facts | {f"validation_{name}": f"{value:.6g}" for name, value in scores.items()}
 
 

@@ -109,13 +109,14 @@ typedef struct sal_model_info {
     double state_fps;           /* frames per second that one state sees; 0: always `phases` */
     int32_t recurrent;          /* 1 if it has a state */
     int32_t conspicuity_levels; /* 0 if it gives no conspicuity maps */
+    double window_fps;          /* frames per second that a window was trained on; 0: any */
 } sal_model_info;
 
 typedef struct sal_stream_options {
     size_t struct_size;
     int32_t start;    /* sal_start */
     int32_t phases;   /* 0: what the graph wants at `fps` */
-    int32_t stride;   /* distance of the frames of a window; 0 means 1 */
+    int32_t stride;   /* distance of a window's frames; 0: what the graph wants at `fps` */
     double fps;       /* frame rate of the source; 0: not known */
     int32_t map_type; /* sal_map_type */
     int32_t map_size; /* sal_map_size: the map at its frame's size, or as the graph gives it */

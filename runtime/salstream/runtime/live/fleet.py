@@ -124,7 +124,7 @@ class Fleet:
         on_event: Callable[[Event], None] | None = None,
         start: Start | None = None,
         phases: int | None = None,
-        stride: int = 1,
+        stride: int | None = None,
         fps: float | None = None,
         limit: int | None = None,
         reconnect: Reconnect | None = None,

@@ -25,6 +25,7 @@ from salstream.training.esan.align import Alignment, Pyramid
 SIZE: Final = (256, 320)
 SIZE_MULTIPLE: Final = 32
 WINDOW: Final = 5
+WINDOW_FPS: Final = 30.0  # of DHF1K, whose frames the clips take one by one
 MAP_FRAME: Final = WINDOW // 2
 CHANNELS: Final = 512
 STATE_STRIDE: Final = 8

@@ -21,7 +21,7 @@ from salstream.runtime.errors import UsageError
 from salstream.runtime.model import SaliencyModel
 from salstream.runtime.spec import GraphSpec
 from salstream.training import esan, hd2s, networks, unisal
-from salstream.training.checkpoints import load_state_dict, metadata_of, trained_on
+from salstream.training.checkpoints import at_clip_rate, load_state_dict, metadata_of, trained_on
 
 SMOOTHING: Final = 5.0  # pixels of HD2S's map (section 3.6)
 
@@ -55,7 +55,9 @@ def open_checkpoint(
     if family not in _FAMILIES:
         raise UsageError(f"{name} gives no saliency maps: it is a backbone to train from")
     model = networks.load(state, name).to(_device())
-    backend = _FAMILIES[family](model, name, domain or "", *trained_on(metadata_of(path), name))
+    size, clip_length, clip_rate = trained_on(metadata_of(path), name)
+    backend = _FAMILIES[family](model, name, domain or "", size, clip_length)
+    backend.spec = at_clip_rate(backend.spec, clip_rate)
     return SaliencyModel(path, backend)
 
 
@@ -127,6 +129,7 @@ def _hd2s(
         width=width,
         window=window,
         map_frame=window - 1,
+        window_fps=hd2s.WINDOW_FPS,
         smoothing_sigma=SMOOTHING,
     )
 
@@ -150,6 +153,7 @@ def _esan(
         window=esan.WINDOW,
         map_frame=esan.MAP_FRAME,
         phases=esan.WINDOW,
+        window_fps=esan.WINDOW_FPS,
         fit="letterbox",
     )
 

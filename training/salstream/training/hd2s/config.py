@@ -13,6 +13,7 @@ from salstream.runtime.errors import UsageError
 
 SIZE: Final = (128, 192)
 WINDOW: Final = 16
+WINDOW_FPS: Final = 30.0  # of DHF1K, whose frames the clips take one by one
 # Shorter or longer clips leave no step in time, or more than one, for the decoders.
 CLIP_LENGTHS: Final = range(5, WINDOW + 1)
 # Each domain's name for us, and inside the published BatchNorm entries.
