@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import socket
 import struct
 import subprocess
@@ -804,6 +805,50 @@ def test_rtsp_cameras_come_back(tmp_path: Path) -> None:
         del changes[0]
     assert changes[:8] == ([State.WARMING, State.LIVE, State.RECONNECTING] * 3)[:8]
     assert camera.reconnects == 2
+
+
+@pytest.mark.parametrize("kind", ["tcp", "rtsp"])
+def test_a_sender_that_freezes_is_given_up_in_time(kind: str, tmp_path: Path) -> None:
+    """It is stalled, then tried again: no frame that ffmpeg held back makes it live between."""
+    timeout_s = 2.0
+    numbers = list(range(300))
+    clip = numbered_clip(
+        tmp_path / ("clip.ts" if kind == "tcp" else "clip.mp4"),
+        *(0, SIZE),
+        options={"g": "5", "bf": "0"},
+        numbers=numbers,
+    )
+    if kind == "tcp":
+        if FFMPEG is None:
+            pytest.skip("no ffmpeg here (Debian: ffmpeg)")
+        url = f"tcp://127.0.0.1:{free_port()}"
+        send = [FFMPEG, "-v", "quiet", "-re", "-i", str(clip), "-c", "copy", "-f", "mpegts"]
+        sender = subprocess.Popen([*send, f"{url}?listen=1"])
+    else:
+        server = RtspServer(clip)
+        sender, url = server.process, f"rtsp://{server.address}/cam"
+    events: list[Event] = []
+    fleet = Fleet(
+        model_of(Numbers()),
+        {"door": url},
+        on_event=events.append,
+        reconnect=FAST,
+        timeout_s=timeout_s,
+    )
+    (camera,) = fleet.cameras
+    try:
+        with fleet:
+            until(lambda: camera.status().maps > 10)
+            frozen = time.time()
+            sender.send_signal(signal.SIGSTOP)
+            until(lambda: camera.state is State.RECONNECTING)
+    finally:
+        sender.kill()
+        sender.wait()
+    after = [event for event in events if event.time > frozen]
+    assert [event.state for event in after][:2] == [State.STALLED, State.RECONNECTING]
+    assert "nothing for 2 s" in str(after[1].reason)
+    assert after[1].time - frozen < 1.75 * timeout_s
 
 
 def test_the_end_of_a_connection_while_a_server_says_nothing() -> None:

@@ -253,7 +253,9 @@ class Video(Reader):
                 only = ", only damaged or too large ones" if self.damaged else ""
                 self._broken = f"no picture for {self._timeout_s:g} s{only}"
                 return
-        yield from self._decode(None)
+        # after a silence, what the decoder holds back is too old
+        if not self.live or time.monotonic() - self._arrived_s < self._timeout_s:
+            yield from self._decode(None)
 
     def _packets(self) -> Iterator[av.Packet[Any]]:
         container, stream = self._container, self._stream
@@ -275,8 +277,13 @@ class Video(Reader):
                     self._packet_count += packet.dts is not None
                 elif not (packet.is_corrupt and cut_if_corrupt):
                     self._packet_count += 1
-                    self._arrived_s = time.monotonic()
-                    self._read_s = self._arrived_s - asked
+                    now = time.monotonic()
+                    self._read_s = now - asked
+                    if self.live and self._read_s >= self._timeout_s:
+                        # it came long ago: ffmpeg lets go of it because its wait is over
+                        self._broken = f"nothing for {self._timeout_s:g} s"
+                        return
+                    self._arrived_s = now
                     yield packet
                 asked = time.monotonic()
         except IndexError:
