@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from itertools import count, cycle, groupby, pairwise
 from pathlib import Path
@@ -37,7 +37,7 @@ from salstream.runtime.preprocess import prepare
 from salstream.runtime.segments import Segments
 from salstream.runtime.sources import Frame, Reader, Source
 from salstream.runtime.spec import GraphSpec
-from salstream.runtime.video import Video, _Backlog, open_url
+from salstream.runtime.video import Video, _Backlog, _StamplessBacklog, open_url
 from servers import FFMPEG, RtspServer, free_port, send_jpegs, serving
 
 FAST = Reconnect(first_pause_s=0.05, longest_pause_s=0.2)
@@ -452,9 +452,27 @@ def test_a_slow_model_is_never_behind(window: int, recurrent: bool) -> None:
             assert window_numbers == tuple(range(first, first + window))
 
 
-@pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg here (Debian: ffmpeg)")
+@contextmanager
+def sent_at_30_hz(kind: str, folder: Path) -> Iterator[str]:
+    """A sender of 300 numbered frames that waits for its reader; gives the URL."""
+    if kind == "mjpeg":
+        jpegs = (cv2.imencode(".jpg", number_image(n, SIZE))[1].tobytes() for n in range(300))
+        with serving(lambda connection: send_jpegs(connection, jpegs, 30)) as port:
+            yield f"http://127.0.0.1:{port}/"
+        return
+    if FFMPEG is None:
+        pytest.skip("no ffmpeg here (Debian: ffmpeg)")
+    clip = numbered_clip(folder / "clip.ts", 300, SIZE, fps=30, options={"g": "10", "bf": "0"})
+    url = f"tcp://127.0.0.1:{free_port()}"
+    send = [FFMPEG, "-v", "quiet", "-re", "-i", str(clip), "-c", "copy", "-f", "mpegts"]
+    with subprocess.Popen([*send, f"{url}?listen=1"]) as sender:
+        yield url
+        sender.kill()
+
+
+@pytest.mark.parametrize("kind", ["h264", "mjpeg"])
 def test_a_slow_decoder_is_never_far_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decode = Video._decode
 
@@ -463,8 +481,6 @@ def test_a_slow_decoder_is_never_far_behind(
         return decode(video, packet)
 
     monkeypatch.setattr(Video, "_decode", slow_decode)
-    clip = numbered_clip(tmp_path / "clip.ts", 300, SIZE, fps=30, options={"g": "10", "bf": "0"})
-    url = f"tcp://127.0.0.1:{free_port()}"
     came: list[tuple[float, float, float]] = []
 
     class Late(Keep):
@@ -474,19 +490,19 @@ def test_a_slow_decoder_is_never_far_behind(
                 latency_s = camera._latencies[-1] / 1000
                 came.append((time.monotonic() - number / 30, latency_s, number))
 
-    fleet = Fleet(model_of(FakeBackend(spec())), {"door": url}, sinks=lambda camera: [Late()])
-    (camera,) = fleet.cameras
-    assert FFMPEG is not None
-    send = [FFMPEG, "-v", "quiet", "-re", "-i", str(clip), "-c", "copy", "-f", "mpegts"]
-    with subprocess.Popen([*send, f"{url}?listen=1"]) as sender, fleet:
-        until(lambda: bool(came) and came[-1][2] > 240, 20)
-        sender.kill()
+    with sent_at_30_hz(kind, tmp_path) as url:
+        fleet = Fleet(model_of(FakeBackend(spec())), {"door": url}, sinks=lambda camera: [Late()])
+        (camera,) = fleet.cameras
+        with fleet:
+            until(lambda: bool(came) and came[-1][2] > 240, 20)
     status = camera.status()
     assert status.frames >= 240
     assert status.dropped > 100
     first = min(delay for delay, *_ in came)
     lags = [delay - first for delay, *_ in came]
     assert max(lags) < 2.5
+    if kind == "mjpeg":
+        return  # nobody can tell how old its frames are
     # what it says of itself is true
     assert [said for _, said, _ in came] == pytest.approx(
         [lag + came[0][1] for lag in lags], abs=0.5
@@ -520,6 +536,19 @@ def test_what_lies_unread_is_dropped_up_to_a_keyframe() -> None:
         dropping.append(backlog.dropping)
         now += 0.001 if backlog.dropping else 0.045
     assert 500 < sum(dropping) < 1500
+
+
+def test_a_sender_without_a_rate_is_not_dropped_for_ever() -> None:
+    """Nothing ever has to be waited for: motion JPEG as fast as it is taken."""
+    backlog, now = _StamplessBacklog(), 100.0
+    dropping: list[bool] = []
+    for _ in range(1000):
+        backlog.add(now, 0.0, waited=False, key=True)
+        dropping.append(backlog.dropping)
+        now += 0.001 if backlog.dropping else 0.02
+    runs = [(state, len(list(run))) for state, run in groupby(dropping)]
+    assert len(runs) > 2
+    assert all(length < 600 for state, length in runs if state)
 
 
 @pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg here (Debian: ffmpeg)")
@@ -823,7 +852,7 @@ def test_a_sender_that_freezes_is_given_up_in_time(kind: str, tmp_path: Path) ->
             pytest.skip("no ffmpeg here (Debian: ffmpeg)")
         url = f"tcp://127.0.0.1:{free_port()}"
         send = [FFMPEG, "-v", "quiet", "-re", "-i", str(clip), "-c", "copy", "-f", "mpegts"]
-        sender = subprocess.Popen([*send, f"{url}?listen=1"])
+        sender: subprocess.Popen[Any] = subprocess.Popen([*send, f"{url}?listen=1"])
     else:
         server = RtspServer(clip)
         sender, url = server.process, f"rtsp://{server.address}/cam"
@@ -961,12 +990,31 @@ def test_corrupt_packets_are_left_out_and_the_stream_goes_on(tmp_path: Path) -> 
     assert our_threads() == []
 
 
+class Changing(JpegLike):
+    """Its pictures become wider, at the 20th frame and then every so many."""
+
+    def __init__(self, count: int, fps: float, every: int = 1000) -> None:
+        super().__init__(count, fps)
+        self._every = every
+
+    def _read(self) -> Iterator[Frame]:
+        for frame in super()._read():
+            wide = frame.index >= 20 and (frame.index - 20) // self._every % 2 == 0
+            yield replace(frame, image=np.repeat(frame.image, 1 + wide, axis=1))
+
+
+def test_a_warning_names_its_camera_and_is_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
+    cameras = {"door%s": lambda: Changing(60, 60, 2), "yard": lambda: Changing(60, 60, 2)}
+    Fleet(model_of(Numbers(window=5)), cameras, reconnect=Reconnect(tries=0)).run()
+    told = {vars(record)["camera"]: record.getMessage() for record in caplog.records}
+    assert set(told) == set(cameras)
+    assert len(caplog.records) == 2
+    for camera, message in told.items():
+        assert message.startswith(f"{camera}: frame ")
+        assert "has another size" in message
+
+
 def test_a_camera_that_changes_its_size() -> None:
-    class Changing(JpegLike):
-        def _read(self) -> Iterator[Frame]:
-            for frame in super()._read():
-                image = np.repeat(frame.image, 2, axis=1) if frame.index >= 20 else frame.image
-                yield replace(frame, image=image)
 
     backend = Numbers(window=5, map_frame=2)
     keep = Keep()

@@ -42,6 +42,7 @@ from salstream.runtime.spec import GraphSpec
 Start = Literal["reverse", "repeat", "skip"]
 STARTS: Final = get_args(Start)
 _LATEST_RUNS: Final = 10
+_WARN_AGAIN_S: Final = 60.0
 
 logger = logging.getLogger("salstream")
 
@@ -113,6 +114,7 @@ class Predictor:
         self.skipped = 0
         self.passed = 0
         self._durations: list[float] = []
+        self._warn_of_size_s = 0.0  # for a source that changes it all the time
         self._backend = backend
         # Kept: they may be pinned and on a GPU, and recordings hold their addresses.
         self._rings: list[FrameRing] = []
@@ -193,10 +195,7 @@ class Predictor:
         size = frame.image.shape[:2]
         before = self._size or size
         if not frame.cut and before != size and self._remembers:
-            logger.warning(
-                "frame %d has another size (%dx%d after %dx%d): the stream starts anew with it",
-                *(frame.index, *size, *before),
-            )
+            self._warn_of_size(frame.index, size, before)
         if self._remembers and (frame.cut or before != size or self._next_stride != self.stride):
             results = yield from self._drain()
         self._size = size
@@ -235,6 +234,15 @@ class Predictor:
         except StopIteration as end:
             made: _Made = end.value
             return made
+
+    def _warn_of_size(self, index: int, size: tuple[int, ...], before: tuple[int, ...]) -> None:
+        now = time.monotonic()
+        if now >= self._warn_of_size_s:
+            self._warn_of_size_s = now + _WARN_AGAIN_S
+            logger.warning(
+                "frame %d has another size (%dx%d after %dx%d): the stream starts anew with it",
+                *(index, *size, *before),
+            )
 
     def _clear(self) -> None:
         self.stride = self._next_stride

@@ -36,6 +36,7 @@ _DURATION_SLACK_S: Final = 0.5
 
 _IN_PIECES: Final = ("hls", "dash")
 _LATE_S: Final = 1.0  # what lies longer is left out, up to the next keyframe
+_DRAIN_S: Final = 0.5  # to read what lies there without decoding it
 _WAIT_S: Final = 0.003  # what is there already is read faster
 _FOLLOW: Final = 0.01  # of the difference, with each packet that had to be waited for
 _JUMP_S: Final = 10.0
@@ -187,7 +188,9 @@ class Video(Reader):
         self._arrivals: dict[int, float] = {}  # of packets, by the time that their picture shows
         # what comes in pieces of seconds is late by nature
         pieces = container.format.name in _IN_PIECES
-        self._backlog = _Backlog() if live and not pieces and not self._arrival_clock else None
+        self._backlog: _Backlog | _StamplessBacklog | None = None
+        if live and not pieces:
+            self._backlog = _StamplessBacklog() if self._arrival_clock else _Backlog()
         self._cut = False
         self._packet_count = 0
         self._index_at_open = len(stream.index_entries)
@@ -298,11 +301,11 @@ class Video(Reader):
     def _is_late(self, packet: av.Packet[Any]) -> bool:
         """Whether a packet has to be left out, to catch up; else note when it came."""
         arrived_s = self._arrived_s
-        if self._backlog is not None and packet.dts is not None:
+        if self._backlog is not None and (packet.dts is not None or self._arrival_clock):
             dropping = self._backlog.dropping
             lag_s = self._backlog.add(
                 arrived_s,
-                float(packet.dts * packet.time_base),
+                float((packet.dts or 0) * packet.time_base),
                 waited=self._read_s > _WAIT_S,
                 key=packet.is_keyframe,
             )
@@ -390,6 +393,28 @@ class _Backlog:
                 self._promptest_s, lag_s = delay_s, 0.0  # it is the sender that is late
             self.dropping = lag_s > _LATE_S
         return lag_s
+
+
+class _StamplessBacklog:
+    """The same for motion JPEG, whose packets have no timestamps and all are keyframes.
+
+    Something lies unread as long as no packet has to be waited for; how long, cannot be told.
+
+    Attributes:
+        dropping: Whether packets are to be left out, up to one that has to be waited for.
+    """
+
+    def __init__(self) -> None:
+        self.dropping = False
+        self._waited_s = float("inf")
+
+    def add(self, arrived_s: float, stamp_s: float, *, waited: bool, key: bool) -> float:
+        """Take the next packet; its age is not known, and said to be 0."""
+        # by then all buffers are empty: it is a sender that knows no rate
+        endless = arrived_s - self._waited_s > _LATE_S + _DRAIN_S
+        self._waited_s = arrived_s if waited or endless else min(self._waited_s, arrived_s)
+        self.dropping = arrived_s - self._waited_s > _LATE_S
+        return 0.0
 
 
 def _why(error: Exception, scheme: str | None, timeout_s: float, waited_s: float) -> str:

@@ -147,7 +147,11 @@ class Camera:
             try:
                 self._on_event(event)
             except Exception:  # whoever listens may not end the camera
-                logger.exception("%s: a listener failed at %r", self.name, str(state))
+                logger.exception(
+                    "%s: a listener failed at %r",
+                    *(self.name, str(state)),
+                    extra={"camera": self.name},
+                )
 
     def publish(self, result: Result, latency_s: float) -> None:
         """Show a result, captured ``latency_s`` seconds ago; the one before it is forgotten."""

@@ -20,6 +20,7 @@ from salstream.runtime.backends import Output, Request
 from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.runtime.live.camera import Camera, Event, State
 from salstream.runtime.live.source import CameraSource, Reconnect, ReconnectingSource
+from salstream.runtime.logs import about
 from salstream.runtime.model import SaliencyModel
 from salstream.runtime.pipeline import Came, Captured, Feed, Made, Timings
 from salstream.runtime.predictor import Predictor, Start
@@ -252,7 +253,8 @@ class Fleet:
     def _capture(self, member: Member) -> None:
         error: BaseException | None = None
         try:
-            self._capture_frames(member)
+            with about(member.camera.name):
+                self._capture_frames(member)
         except BaseException as caught:  # whatever it is, it is this camera's alone
             error = caught
         finally:
@@ -371,7 +373,8 @@ class Fleet:
     ) -> None:
         """Go on until the graph has to run again, or until the results are there."""
         try:
-            request = steps.send(output)  # type: ignore[arg-type] # the first one is None
+            with about(member.camera.name):
+                request = steps.send(output)  # type: ignore[arg-type] # the first one is None
         except StopIteration as end:
             for result, came in end.value:
                 self._publish(member, result, came)
@@ -395,7 +398,7 @@ class Fleet:
     def _write(self, member: Member) -> None:
         error: BaseException | None = None
         try:
-            with ExitStack() as stack:
+            with about(member.camera.name), ExitStack() as stack:
                 for sink in member.sinks:
                     stack.enter_context(closing(sink))
                 while (item := self._next_result(member)) is not None:
