@@ -257,6 +257,11 @@ def test_bad_models_and_options(tmp_path: Path) -> None:
     refused(salstream("run", video, "--save", tmp_path / "o.gif"), 2, "o.gif", ".mp4")
     refused(salstream("run", video, "--save", "-", "--json"), 2, "standard output")
     refused(salstream("run", video, "--raw-size", "big"), 2, "big", "HEIGHTxWIDTH")
+    for value in ("0.5", "7"):  # of what?
+        refused(salstream("run", video, "--threshold", value), 2, "--jsonl or --serve")
+    served = salstream("run", video, "--serve", "127.0.0.1:0", "--threshold", "7")
+    refused(served, 2, "at most at 1, got 7")
+    assert "The page is at" not in served.stderr
 
 
 def test_a_missing_inference_library_names_the_command(tmp_path: Path) -> None:

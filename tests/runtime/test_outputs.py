@@ -227,6 +227,9 @@ def test_no_camera_and_no_list(tmp_path: Path) -> None:
         (Outputs(segment_s=10), "--save"),
         (Outputs(show=True), "--show"),
         (Outputs(form="gif"), "gif"),
+        (Outputs(threshold=0), "threshold"),
+        (Outputs(threshold=1.01), "1.01"),
+        (Outputs(threshold=float("nan")), "nan"),
     ],
 )
 def test_outputs_that_get_in_each_other_s_way(outputs: Outputs, word: str) -> None:

@@ -122,7 +122,10 @@ def run(
         str | None,
         typer.Option(help="Peak, centre and regions of each map, a line of JSON (- : here)."),
     ] = None,
-    threshold: Annotated[float, typer.Option(help="Of the regions in --jsonl, in (0, 1].")] = 0.5,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Of the regions in --jsonl and --serve, in (0, 1].", show_default="0.5"),
+    ] = None,
     show: Annotated[bool, typer.Option("--show", help="Show the overlay in a window.")] = False,
     opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the overlay.")] = 0.7,
     segment_seconds: Annotated[
@@ -191,6 +194,8 @@ def run(
         use_json()
     if token_file is not None and serve is None:
         raise UsageError("--token-file is for the page: add --serve")
+    if threshold is not None and jsonl is None and serve is None:
+        raise UsageError("--threshold is of the regions in lines of JSON: add --jsonl or --serve")
     token = None if token_file is None else _read_token(token_file)
     named = read_cameras(sources or [], cameras)
     outputs = Outputs(
@@ -201,7 +206,7 @@ def run(
         show=show,
         opacity=opacity,
         jsonl=jsonl,
-        threshold=threshold,
+        threshold=0.5 if threshold is None else threshold,
         segment_s=segment_seconds,
         keep_gb=keep_gb,
         keep_hours=keep_hours,
@@ -255,7 +260,7 @@ def run(
         from salstream.runtime.live.points import points
         from salstream.runtime.serve import serve as show_page
 
-        page = show_page(shown, serve, token=token, points=partial(points, threshold=threshold))
+        page = show_page(shown, serve, token=token, points=partial(points, threshold=outputs.threshold))
         _say(f"The page is at {page.url}", logging.INFO)
         return closing(page)
 

@@ -29,7 +29,7 @@ class Outputs:
         show: Whether to open a window.
         opacity: Of the overlay, in [0, 1].
         jsonl: File for a line of JSON per map, or ``-`` for standard output.
-        threshold: Of the regions in those lines.
+        threshold: Of the regions in those lines and on the page, in (0, 1].
         segment_s: Length of the pieces of overlay video; None: one file.
         keep_gb: Room for the pieces of each camera, in 10⁹ bytes.
         keep_hours: Age of the pieces.
@@ -55,8 +55,10 @@ class Outputs:
             as_json: Whether the summary goes to standard output.
 
         Raises:
-            UsageError: Outputs get in each other's way, or in the sources'.
+            UsageError: Outputs get in each other's way, or in the sources', or an option has no
+                such value.
         """
+        from salstream.runtime.live.points import check_threshold
         from salstream.runtime.sinks import MAP_FORMATS
 
         asked = {"--json": as_json, "--save -": self.save == "-", "--jsonl -": self.jsonl == "-"}
@@ -65,6 +67,7 @@ class Outputs:
             raise UsageError(f"{' and '.join(both)} all want standard output; choose one")
         if self.form not in MAP_FORMATS:
             raise UsageError(f"unknown map format {self.form!r}; known: {', '.join(MAP_FORMATS)}")
+        check_threshold(self.threshold)
         keeps = self.keep_gb is not None or self.keep_hours is not None
         if keeps and self.segment_s is None:
             raise UsageError("--keep-gb and --keep-hours remove segments: add --segment-seconds")

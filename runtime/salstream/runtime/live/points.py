@@ -57,6 +57,16 @@ def points(result: Result, threshold: float = 0.5) -> dict[str, Any]:
     }
 
 
+def check_threshold(threshold: float) -> None:
+    """Refuse a threshold that is not in (0, 1].
+
+    Raises:
+        UsageError: It is not.
+    """
+    if not 0 < threshold <= 1:
+        raise UsageError(f"a threshold lies above 0 and at most at 1, got {threshold:g}")
+
+
 def _of_frame(result: Result) -> tuple[NDArray[np.float32], float, float]:
     """Return the part of the map that lies on the frame, and the frame's pixels per value."""
     saliency = result.map
@@ -107,8 +117,7 @@ class JsonLines:
     """
 
     def __init__(self, out: Path | BinaryIO, camera: str, threshold: float = 0.5) -> None:
-        if not 0 < threshold <= 1:
-            raise UsageError(f"a threshold lies above 0 and at most at 1, got {threshold:g}")
+        check_threshold(threshold)
         self._camera = camera
         self._threshold = threshold
         self._owned = isinstance(out, Path)
