@@ -238,6 +238,17 @@ def test_outputs_that_get_in_each_other_s_way(outputs: Outputs, word: str) -> No
     assert word in str(caught.value)
 
 
+@pytest.mark.parametrize("option", ["save", "maps", "conspicuity", "jsonl"])
+@pytest.mark.parametrize("typo", ["{camara}", "{}", "{Camera}", "{camera }", "{camera}-{name}"])
+@pytest.mark.parametrize("sources", [{"door": "0"}, {"door": "0", "yard": "1"}])
+def test_a_placeholder_that_stands_for_nothing(
+    option: str, typo: str, sources: dict[str, str]
+) -> None:
+    outputs = Outputs(**{option: f"{{camera}}/out-{typo}.mp4"})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=rf"--{option} .* stands for nothing; only {{camera}}"):
+        outputs.check(sources, as_json=False)
+
+
 @pytest.mark.parametrize(
     "outputs",
     [
@@ -273,5 +284,6 @@ def test_outputs_beside_the_sources_are_allowed(
         (tmp_path / file).touch()
     outputs = Outputs(save="out-{camera}.mp4", maps="maps/{camera}", jsonl="points.jsonl")
     outputs.check({"a": "a.mp4", "b": "b.mp4"}, as_json=False)
+    Outputs(save="{camera}/{camera}.mp4", jsonl="a{b.jsonl").check({"a": "a.mp4"}, as_json=False)
     pipeline = "videotestsrc ! " + "videoconvert ! " * 50 + "appsink"
     outputs.check({"a": "a.mp4", "b": pipeline}, as_json=False)

@@ -260,7 +260,9 @@ def run(
         from salstream.runtime.live.points import points
         from salstream.runtime.serve import serve as show_page
 
-        page = show_page(shown, serve, token=token, points=partial(points, threshold=outputs.threshold))
+        page = show_page(
+            shown, serve, token=token, points=partial(points, threshold=outputs.threshold)
+        )
         _say(f"The page is at {page.url}", logging.INFO)
         return closing(page)
 

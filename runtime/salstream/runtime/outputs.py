@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -80,8 +81,9 @@ class Outputs:
                     f"{option} is for one camera, and there are {len(sources)}: write {PLACE} "
                     f"where its name belongs, as in {option} out/{PLACE}"
                 )
-        for path in (*paths.values(), self.jsonl):
+        for option, path in (*paths.items(), ("--jsonl", self.jsonl)):
             if path not in (None, "-"):
+                _check_places(option, path)
                 for camera in sources:
                     for source in sources.values():  # also those of other cameras
                         keep_apart(source, _own(path, camera))
@@ -116,6 +118,16 @@ class Outputs:
             yield OverlayVideo(_own(self.save, camera), fps, self.opacity)
         if self.show:
             yield Window(title, self.opacity)
+
+
+def _check_places(option: str, path: str) -> None:
+    """Refuse what looks like the place of a camera's name and is none."""
+    for found in re.findall(r"\{[^{}]*\}", path):
+        if found != PLACE:
+            raise UsageError(
+                f"{option} {path}: {found} stands for nothing; only {PLACE} does, for the name of "
+                "the camera"
+            )
 
 
 def keep_apart(source: str, output: Path) -> None:
