@@ -257,11 +257,11 @@ def run(
     def watch(shown: list[Camera]) -> AbstractContextManager[object]:
         if serve is None:
             return nullcontext()
-        from salstream.runtime.live.points import points
+        from salstream.runtime.live.points import record
         from salstream.runtime.serve import serve as show_page
 
         page = show_page(
-            shown, serve, token=token, points=partial(points, threshold=outputs.threshold)
+            shown, serve, token=token, points=partial(record, threshold=outputs.threshold)
         )
         _say(f"The page is at {page.url}", logging.INFO)
         return closing(page)

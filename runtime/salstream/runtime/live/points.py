@@ -57,6 +57,20 @@ def points(result: Result, threshold: float = 0.5) -> dict[str, Any]:
     }
 
 
+def record(camera: str, result: Result, threshold: float = 0.5) -> dict[str, Any]:
+    """Return what a line of JSON says, in a file and to readers of the page.
+
+    Args:
+        camera: Its name.
+        result: Of one of its frames.
+        threshold: As in :func:`points`.
+
+    Returns:
+        ``camera``, ``at`` (now, seconds since 1970) and all that :func:`points` gives.
+    """
+    return {"camera": camera, "at": round(time.time(), 3), **points(result, threshold)}
+
+
 def check_threshold(threshold: float) -> None:
     """Refuse a threshold that is not in (0, 1].
 
@@ -104,7 +118,7 @@ def _regions(
 
 
 class JsonLines:
-    """One line of JSON per result: the camera's name, the time of day and its :func:`points`.
+    """One line of JSON per result: its :func:`record`.
 
     Args:
         out: A file, which grows, or a binary stream. Several cameras may share it.
@@ -133,10 +147,9 @@ class JsonLines:
 
     def write(self, result: Result) -> None:
         """Write one line."""
-        now = round(time.time(), 3)
-        record = {"camera": self._camera, "at": now, **points(result, self._threshold)}
+        line = json.dumps(record(self._camera, result, self._threshold)).encode() + b"\n"
         try:
-            self._out.write(json.dumps(record).encode() + b"\n")
+            self._out.write(line)
             self._out.flush()
         except BrokenPipeError as error:  # the reader has seen enough
             raise StopStream from error
