@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -156,6 +157,36 @@ def test_old_and_large_segments_go_and_other_files_stay(tmp_path: Path) -> None:
     assert 1 <= len(pieces) < 12
     sizes = [path.stat().st_size for path in pieces]
     assert sum(sizes) <= max(limit, sizes[-1])
+
+
+def test_segments_age_while_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of a camera that is away do."""
+    monkeypatch.setattr("salstream.runtime.segments._CHECK_S", 0.05)
+    old = tmp_path / "door-20200101T000000.000Z.mp4"
+
+    def put() -> None:
+        old.write_bytes(b"x")
+        os.utime(old, (0, 0))
+
+    segments = Segments(tmp_path / "door.mp4", 10, keep_hours=1)
+    segments.write(result_of(np.ones((4, 6), np.float32)))
+    (current,) = written(tmp_path)
+    os.utime(current, (0, 0))
+    for _ in range(2):
+        put()
+        end = time.monotonic() + 5
+        while old.exists():
+            assert time.monotonic() < end, "it is still there"
+            time.sleep(0.01)
+    assert current.exists(), "it is being written"
+    segments.close()
+    segments.close()
+    put()
+    time.sleep(0.2)
+    assert old.exists(), "whoever is closed removes nothing more"
+    assert not [t for t in threading.enumerate() if t.name == "salstream-segments"]
 
 
 def test_limits_of_segments(tmp_path: Path) -> None:
