@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from functools import partial
 from importlib.metadata import entry_points
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
@@ -21,6 +22,7 @@ import typer
 from rich.console import Console
 
 from salstream.runtime.errors import SalstreamError, UsageError
+from salstream.runtime.logs import is_json, use_json
 
 if TYPE_CHECKING:
     from salstream.runtime.live.camera import Camera, Event
@@ -48,6 +50,8 @@ _Backend = Annotated[
 ]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 DEFAULT_MODEL: Final = "unisal-dhf1k"
+# What Click raises for a command line that it cannot read, wherever Typer keeps its Click.
+_Misuse: Final = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
 
 
 def load_commands() -> typer.Typer:
@@ -80,8 +84,15 @@ def _main() -> None:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     logging.getLogger("salstream").setLevel(logging.INFO)
+    # looked for here, because what is wrong with a command line is said before it is read
+    in_json = "--log-json" in takewhile(lambda word: word != "--", sys.argv[1:])
+    if in_json:
+        use_json()
     try:
-        app()
+        sys.exit(app(standalone_mode=not in_json))
+    except _Misuse as error:  # else Typer draws a box
+        _say(f"Error: {error.format_message()}", logging.ERROR)
+        sys.exit(error.exit_code)
     except SalstreamError as error:
         _say(f"Error: {error}", logging.ERROR)
         sys.exit(error.exit_code)
@@ -173,7 +184,7 @@ def run(
         typer.Option(help="Holds what one must know to see the page from another machine."),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads for inference.")] = None,
-    log_json: Annotated[
+    log_json: Annotated[  # see _main
         bool, typer.Option("--log-json", help="Log lines on standard error as JSON.")
     ] = False,
     as_json: _Json = False,
@@ -186,12 +197,9 @@ def run(
     """
     from salstream.runtime.live.listing import read_cameras
     from salstream.runtime.live.source import Reconnect, is_live
-    from salstream.runtime.logs import use_json
     from salstream.runtime.model import SaliencyModel
     from salstream.runtime.outputs import Outputs
 
-    if log_json:
-        use_json()
     if token_file is not None and serve is None:
         raise UsageError("--token-file is for the page: add --serve")
     if threshold is not None and jsonl is None and serve is None:
@@ -454,8 +462,6 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def _say(text: str, level: int = logging.WARNING) -> None:
     """Tell people, or whoever reads the log."""
-    from salstream.runtime.logs import is_json
-
     if is_json():
         logging.getLogger("salstream").log(level, text.removeprefix("Error: "))
     else:
