@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import json
 import logging
@@ -10,12 +11,14 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from functools import partial
 from importlib.metadata import entry_points
 from itertools import takewhile
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import typer
@@ -50,6 +53,7 @@ _Backend = Annotated[
 ]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 DEFAULT_MODEL: Final = "unisal-dhf1k"
+_END_S: Final = 2.0  # an orderly end takes no longer
 # What Click raises for a command line that it cannot read, wherever Typer keeps its Click.
 _Misuse: Final = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
 
@@ -79,9 +83,8 @@ def main() -> None:
 
 
 def _main() -> None:
+    _end_in_order()
     load_commands()
-    # Being asked to end is an orderly end: files are closed on the way out.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     logging.getLogger("salstream").setLevel(logging.INFO)
     # looked for here, because what is wrong with a command line is said before it is read
@@ -100,6 +103,36 @@ def _main() -> None:
         with suppress(OSError):
             _say(f"Error: {error.strerror or error}", logging.ERROR)
         sys.exit(SalstreamError.exit_code)
+
+
+def _end_in_order() -> None:
+    """Let Ctrl-C and SIGTERM end the program in order: files are closed on the way out.
+
+    Who asks again while it ends is not heard, as long as an orderly end may take; after that the
+    program ends at once.
+    """
+    asked_s: float | None = None
+
+    def end(number: int, frame: FrameType | None) -> None:
+        nonlocal asked_s
+        if asked_s is None:
+            asked_s = time.monotonic()
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            sys.exit(128 + number)
+        if time.monotonic() - asked_s > _END_S:
+            os._exit(128 + number)
+
+    def ignore() -> None:  # Python takes its handlers away before it is gone itself
+        for number in heard if asked_s is not None else ():
+            signal.signal(number, signal.SIG_IGN)
+
+    heard = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as for what runs in the background
+        heard.append(signal.SIGINT)
+    for number in heard:
+        signal.signal(number, end)
+    atexit.register(ignore)
 
 
 @app.command()
