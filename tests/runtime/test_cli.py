@@ -257,6 +257,46 @@ def test_bad_models_and_options(tmp_path: Path) -> None:
     refused(salstream("run", video, "--save", tmp_path / "o.gif"), 2, "o.gif", ".mp4")
     refused(salstream("run", video, "--save", "-", "--json"), 2, "standard output")
     refused(salstream("run", video, "--raw-size", "big"), 2, "big", "HEIGHTxWIDTH")
+    for value in ("0.5", "7"):  # of what?
+        refused(salstream("run", video, "--threshold", value), 2, "--jsonl or --serve")
+    served = salstream("run", video, "--serve", "127.0.0.1:0", "--threshold", "7")
+    refused(served, 2, "at most at 1, got 7")
+    assert "The page is at" not in served.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "v.mp4", "--nope", "--log-json"], ("No such option", "--nope")),
+        (["run", "--log-json", "v.mp4", "--opacity", "7"], ("--opacity", "1")),
+        (["run", "--log-json", "v.mp4", "--limit", "few"], ("--limit", "integer")),
+        (["run", "v.mp4", "--log-json", "--save"], ("--save", "argument")),
+        (["rum", "v.mp4", "--log-json"], ("No such command", "'run'")),
+        (["--log-json", "run", "v.mp4"], ("No such option", "--log-json")),
+        (["run", "missing.mp4", "--log-json"], ("missing.mp4",)),
+        (["run", "v.mp4", "--log-json", "--threshold", "0.5"], ("--jsonl or --serve",)),
+    ],
+)
+def test_a_program_reads_what_is_wrong(arguments: list[str], words: tuple[str, ...]) -> None:
+    done = salstream(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    line = json.loads(done.stderr)  # one, and nothing else
+    assert line["level"] == "error"
+    for word in words:
+        assert word in line["message"]
+
+
+def test_people_read_what_is_wrong(tmp_path: Path) -> None:
+    """A source may be named like the option, after --."""
+    for arguments in (("--nope",), ("--opacity", "7"), ("--nope", "--", "--log-json")):
+        done = salstream("run", "v.mp4", *arguments)
+        assert done.returncode == 2
+        assert "Usage: salstream run" in done.stderr
+        assert arguments[0] in done.stderr
+    assert salstream("run", "--log-json", "--help").returncode == 0
+    video = numbered_clip(tmp_path / "v.mp4", 3)
+    done = salstream("run", video, "--log-json", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_missing_inference_library_names_the_command(tmp_path: Path) -> None:

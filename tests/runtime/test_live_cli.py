@@ -55,6 +55,8 @@ def _no_program_is_left() -> Iterator[None]:
 
 
 def start(graph: Path, *arguments: str | Path) -> subprocess.Popen[str]:
+    # Tests that were started in the background ignore SIGINT, and so would what they start.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     program = subprocess.Popen(
         [PROGRAM, "run", *map(str, arguments), "--model", graph, "--backend", "onnxruntime:cpu"],
         stdout=subprocess.PIPE,
@@ -63,6 +65,7 @@ def start(graph: Path, *arguments: str | Path) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+    signal.signal(signal.SIGINT, before)
     _programs.append(program)
     return program
 
@@ -115,6 +118,56 @@ def test_a_service_that_is_asked_to_end(tmp_path: Path, graph: Path, camera: str
     assert {("door", "warming"), ("door", "live"), ("absent", "reconnecting")} <= states
     assert log[-1]["message"].startswith("Interrupted")
     assert all({"time", "level", "message"} <= set(line) for line in log)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", ["file", "camera", "cameras"])
+def test_who_asks_again_while_it_ends_changes_nothing(
+    tmp_path: Path, graph: Path, camera: str, kind: str, number: signal.Signals
+) -> None:
+    sources = {"camera": [camera], "cameras": [f"a={camera}", f"b={camera}"]}
+    if kind == "file":
+        sources["file"] = [str(numbered_clip(tmp_path / "v.mp4", 3000, size=(96, 128)))]
+    lines = tmp_path / "points.jsonl"
+    outputs = ("--jsonl", lines, "--save", tmp_path / "{camera}.mp4", "--log-json", "--json")
+    program = start(graph, *sources[kind], *outputs)
+    until_written(lines, 30)
+    for _ in range(10):
+        program.send_signal(number)
+        time.sleep(0.05)
+    out, err = program.communicate(timeout=10)
+    assert program.returncode == 128 + number, err
+    log = [json.loads(line)["message"] for line in err.splitlines()]
+    assert log[-1] == "Interrupted: what was written so far is complete."
+    json.loads(out)
+    said = [json.loads(line)["camera"] for line in lines.read_text().splitlines()]
+    for name in set(said):
+        with av.open(tmp_path / f"{name}.mp4") as container:
+            frames = sum(1 for _ in container.decode(video=0))
+        assert abs(frames - said.count(name)) <= 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_end_that_hangs_can_be_ended(number: signal.Signals) -> None:
+    script = (
+        "import time; from salstream.runtime import cli\n"
+        "cli._END_S = 0.5; cli._end_in_order(); print('ready', flush=True)\n"
+        "try: time.sleep(30)\nfinally: print('ending', flush=True); time.sleep(30)"
+    )
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    program = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
+    _programs.append(program)
+    assert program.stdout is not None
+    for word in ("ready", "ending"):
+        assert program.stdout.readline() == f"{word}\n"
+        program.send_signal(number)
+    with pytest.raises(subprocess.TimeoutExpired):
+        program.wait(0.7)
+    program.send_signal(number)
+    assert program.wait(5) == 128 + number
 
 
 def test_the_page_comes_and_goes_with_the_run(tmp_path: Path, graph: Path, camera: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -158,6 +159,36 @@ def test_old_and_large_segments_go_and_other_files_stay(tmp_path: Path) -> None:
     assert sum(sizes) <= max(limit, sizes[-1])
 
 
+def test_segments_age_while_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of a camera that is away do."""
+    monkeypatch.setattr("salstream.runtime.segments._CHECK_S", 0.05)
+    old = tmp_path / "door-20200101T000000.000Z.mp4"
+
+    def put() -> None:
+        old.write_bytes(b"x")
+        os.utime(old, (0, 0))
+
+    segments = Segments(tmp_path / "door.mp4", 10, keep_hours=1)
+    segments.write(result_of(np.ones((4, 6), np.float32)))
+    (current,) = written(tmp_path)
+    os.utime(current, (0, 0))
+    for _ in range(2):
+        put()
+        end = time.monotonic() + 5
+        while old.exists():
+            assert time.monotonic() < end, "it is still there"
+            time.sleep(0.01)
+    assert current.exists(), "it is being written"
+    segments.close()
+    segments.close()
+    put()
+    time.sleep(0.2)
+    assert old.exists(), "whoever is closed removes nothing more"
+    assert not [t for t in threading.enumerate() if t.name == "salstream-segments"]
+
+
 def test_limits_of_segments(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="length"):
         Segments(tmp_path / "a.mp4", 0)
@@ -227,12 +258,26 @@ def test_no_camera_and_no_list(tmp_path: Path) -> None:
         (Outputs(segment_s=10), "--save"),
         (Outputs(show=True), "--show"),
         (Outputs(form="gif"), "gif"),
+        (Outputs(threshold=0), "threshold"),
+        (Outputs(threshold=1.01), "1.01"),
+        (Outputs(threshold=float("nan")), "nan"),
     ],
 )
 def test_outputs_that_get_in_each_other_s_way(outputs: Outputs, word: str) -> None:
     with pytest.raises(UsageError) as caught:
         outputs.check({"door": "0", "yard": "1"}, as_json=False)
     assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["save", "maps", "conspicuity", "jsonl"])
+@pytest.mark.parametrize("typo", ["{camara}", "{}", "{Camera}", "{camera }", "{camera}-{name}"])
+@pytest.mark.parametrize("sources", [{"door": "0"}, {"door": "0", "yard": "1"}])
+def test_a_placeholder_that_stands_for_nothing(
+    option: str, typo: str, sources: dict[str, str]
+) -> None:
+    outputs = Outputs(**{option: f"{{camera}}/out-{typo}.mp4"})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=rf"--{option} .* stands for nothing; only {{camera}}"):
+        outputs.check(sources, as_json=False)
 
 
 @pytest.mark.parametrize(
@@ -270,5 +315,6 @@ def test_outputs_beside_the_sources_are_allowed(
         (tmp_path / file).touch()
     outputs = Outputs(save="out-{camera}.mp4", maps="maps/{camera}", jsonl="points.jsonl")
     outputs.check({"a": "a.mp4", "b": "b.mp4"}, as_json=False)
+    Outputs(save="{camera}/{camera}.mp4", jsonl="a{b.jsonl").check({"a": "a.mp4"}, as_json=False)
     pipeline = "videotestsrc ! " + "videoconvert ! " * 50 + "appsink"
     outputs.check({"a": "a.mp4", "b": pipeline}, as_json=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from socket import SocketIO
 from urllib.parse import quote, urlsplit
@@ -28,6 +30,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from clips import number_image, read_number
 from salstream.runtime import Result, SalstreamError, UsageError
 from salstream.runtime.live.camera import Camera, State
+from salstream.runtime.live.points import JsonLines, record
 from salstream.runtime.overlay import COLORMAPS
 from salstream.runtime.serve import app, serve, server
 from salstream.runtime.serve.feed import Feed, step_back
@@ -401,11 +404,7 @@ def test_pictures_come_as_they_are_asked_for(still: Camera) -> None:
         asyncio.run(talk(page.url))
 
 
-def test_points_are_lines_of_json(still: Camera) -> None:
-    def points(result: Result) -> dict[str, object]:
-        y, x = np.unravel_index(result.saliency.argmax(), result.saliency.shape)
-        return {"index": result.index, "peak": [int(x), int(y)]}
-
+def test_points_are_the_lines_that_a_file_gets(still: Camera) -> None:
     async def talk(url: str) -> list[str]:
         async with (
             aiohttp.ClientSession() as session,
@@ -417,15 +416,25 @@ def test_points_are_lines_of_json(still: Camera) -> None:
                 still.publish(moving(index), 0.01)
         return lines
 
-    with closing(serve([still], "127.0.0.1:0", points=points)) as page:
+    begin = time.time()
+    with closing(serve([still], "127.0.0.1:0", points=partial(record, threshold=0.25))) as page:
         lines = asyncio.run(talk(page.url))
+    file = io.BytesIO()
+    written = JsonLines(file, "door", 0.25)
+    for index in (3, 7, 8):
+        written.write(moving(index))
     assert all(line.endswith("\n") for line in lines)
-    expected = [points(moving(index)) for index in (3, 7, 8)]
-    assert [json.loads(line) for line in lines] == expected
+    said = [json.loads(line) for line in lines]
+    expected = [json.loads(line) for line in file.getvalue().splitlines()]
+    assert [list(line) for line in said] == [list(line) for line in expected]
+    times = [line.pop("at") for line in (*said, *expected)]
+    assert times == sorted(times)
+    assert begin - 0.001 <= times[0] <= times[-1] <= time.time() + 0.001
+    assert said == expected
 
 
 def test_points_that_fail_end_the_connection_and_nothing_else(still: Camera) -> None:
-    def points(result: Result) -> dict[str, object]:
+    def points(camera: str, result: Result) -> dict[str, object]:
         raise ValueError(result.index)
 
     async def talk(url: str) -> None:
@@ -642,7 +651,7 @@ def test_who_takes_nothing_is_cut_off(
     monkeypatch.setattr(app, "_SLOW_S", 0.3)
     big = moving(0, (900, 1200))
 
-    def points(result: Result) -> dict[str, object]:
+    def points(camera: str, result: Result) -> dict[str, object]:
         return {"long": "x" * 500_000}
 
     with (
@@ -686,7 +695,7 @@ def test_who_says_nothing_whole_is_sent_away(
 
 
 def test_close_ends_it_within_a_second(still: Camera, capsys: pytest.CaptureFixture[str]) -> None:
-    page = serve([still], "127.0.0.1:0", points=lambda result: {"index": result.index})
+    page = serve([still], "127.0.0.1:0", points=lambda _, result: {"index": result.index})
     kinds = {"stream": "", "stream?view=map": "", "points": UPGRADE, "pictures": UPGRADE}
     links = [viewer(page, what, headers) for what, headers in kinds.items()]
     for link in links:

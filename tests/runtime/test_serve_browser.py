@@ -7,6 +7,7 @@ import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import combinations
 from pathlib import Path
 from typing import Any, cast
 from unittest import mock
@@ -202,6 +203,42 @@ def test_pictures_and_numbers_move(page: Page) -> None:
     assert page.one("#summary").text == "2 of 4 live"
 
 
+def test_the_chart_can_be_read(page: Page) -> None:
+    """Its lines are, on its scale, where the newest latency is."""
+    entrance = page.card("entrance")
+    page.until(lambda: len(points_of(page, "p50")) > 3, "some seconds of it")
+    shown: dict[str, Any] = page.driver.execute_script(
+        "const card = arguments[0], text = (s) => [...card.querySelectorAll(s)]"
+        ".map((each) => each.textContent);"
+        "return {scale: text('.scale span'), extent: text('.extent span'),"
+        "  said: card.querySelector('.chart').getAttribute('aria-label'),"
+        "  lines: ['p50', 'p95', 'p99'].map((p) => card.querySelector(`polyline.${p}`)"
+        "    .getAttribute('points'))}",
+        entrance,
+    )
+    top, half, bottom = shown["scale"]
+    assert top.endswith(" ms")
+    most = float(top.removesuffix(" ms"))
+    assert (float(half), bottom) == (most / 2, "0")
+    said = shown["said"].partition("now ")[2].removesuffix(" ms").split(", ")
+    assert 30 <= float(said[0]) <= float(said[2]) <= 80
+    for line, latency in zip(shown["lines"], said, strict=True):
+        points = [tuple(map(float, point.split(","))) for point in line.split()]
+        assert all(0 <= y <= 40 for _, y in points)
+        assert points[-1][0] == 120
+        assert most * (1 - points[-1][1] / 40) == pytest.approx(float(latency), abs=0.6)
+    begin, end = shown["extent"]
+    seconds = int(begin.removesuffix(" s ago"))
+    assert (end, 30 <= seconds <= 120) == ("now", True)
+    assert points[-1][0] - points[-2][0] == pytest.approx(120 / seconds, abs=0.02)
+    roof = page.card("roof")
+    assert [label.text for label in roof.find_elements(By.CSS_SELECTOR, ".scale span")] == [""] * 3
+
+
+def points_of(page: Page, line: str) -> list[str]:
+    return str(page.one(f"polyline.{line}").get_attribute("points")).split()
+
+
 def test_each_view_and_colour_can_be_chosen(page: Page) -> None:
     def choose(view: str) -> None:
         page.one(f"[value={view}] + span").click()
@@ -268,6 +305,9 @@ def test_a_camera_fills_the_page_and_goes_back(page: Page) -> None:
     button = page.card("entrance").find_element(By.CSS_SELECTOR, ".picture")
     assert button.get_attribute("aria-pressed") == "true"
     page.screenshot("enlarged")
+    snapshot = page.card("entrance").find_element(By.CSS_SELECTOR, ".snapshot").rect
+    seen = page.driver.execute_script("return scrollY + innerHeight")
+    assert snapshot["y"] + snapshot["height"] <= seen, "all of it without scrolling"
     page.press(Keys.ARROW_RIGHT)
     assert alone() == [AWKWARD]
     page.press(Keys.ARROW_LEFT, Keys.ARROW_LEFT)
@@ -386,6 +426,17 @@ def test_on_a_phone(page: Page, scheme: str) -> None:
     for control in page.all("button, select, .snapshot, .views span"):
         if control.is_displayed():
             assert control.rect["height"] >= 34, control.text
+    labels = page.card("entrance").find_elements(By.CSS_SELECTOR, ".plot span")
+    page.until(lambda: all(label.text for label in labels), "a scale")
+    for label in labels:
+        assert float(label.value_of_css_property("font-size").removesuffix("px")) >= 11
+    boxes = [label.rect for label in labels]
+    for one, other in combinations(boxes, 2):
+        beside = one["x"] + one["width"] <= other["x"] or other["x"] + other["width"] <= one["x"]
+        above = one["y"] + one["height"] <= other["y"] or other["y"] + other["height"] <= one["y"]
+        assert beside or above, "labels lie on each other"
+    page.driver.execute_script("arguments[0].scrollIntoView({block: 'end'})", labels[-1])
+    page.screenshot(f"phone-chart-{scheme}")
 
 
 def test_in_dark_mode(page: Page) -> None:
@@ -396,7 +447,7 @@ def test_in_dark_mode(page: Page) -> None:
         "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
     )
     assert contrast(text, ground) > 7
-    for selector in (".source", ".state", "dt", "#summary", ".reason"):
+    for selector in (".source", ".state", "dt", "#summary", ".reason", ".scale span", ".begin"):
         shown = page.driver.execute_script(
             "return getComputedStyle(document.querySelector(arguments[0])).color", selector
         )

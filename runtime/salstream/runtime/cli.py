@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import json
 import logging
@@ -10,17 +11,21 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from functools import partial
 from importlib.metadata import entry_points
+from itertools import takewhile
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import typer
 from rich.console import Console
 
 from salstream.runtime.errors import SalstreamError, UsageError
+from salstream.runtime.logs import is_json, use_json
 
 if TYPE_CHECKING:
     from salstream.runtime.live.camera import Camera, Event
@@ -48,6 +53,9 @@ _Backend = Annotated[
 ]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 DEFAULT_MODEL: Final = "unisal-dhf1k"
+_END_S: Final = 2.0  # an orderly end takes no longer
+# What Click raises for a command line that it cannot read, wherever Typer keeps its Click.
+_Misuse: Final = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
 
 
 def load_commands() -> typer.Typer:
@@ -75,13 +83,19 @@ def main() -> None:
 
 
 def _main() -> None:
+    _end_in_order()
     load_commands()
-    # Being asked to end is an orderly end: files are closed on the way out.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     logging.getLogger("salstream").setLevel(logging.INFO)
+    # looked for here, because what is wrong with a command line is said before it is read
+    in_json = "--log-json" in takewhile(lambda word: word != "--", sys.argv[1:])
+    if in_json:
+        use_json()
     try:
-        app()
+        sys.exit(app(standalone_mode=not in_json))
+    except _Misuse as error:  # else Typer draws a box
+        _say(f"Error: {error.format_message()}", logging.ERROR)
+        sys.exit(error.exit_code)
     except SalstreamError as error:
         _say(f"Error: {error}", logging.ERROR)
         sys.exit(error.exit_code)
@@ -89,6 +103,36 @@ def _main() -> None:
         with suppress(OSError):
             _say(f"Error: {error.strerror or error}", logging.ERROR)
         sys.exit(SalstreamError.exit_code)
+
+
+def _end_in_order() -> None:
+    """Let Ctrl-C and SIGTERM end the program in order: files are closed on the way out.
+
+    Who asks again while it ends is not heard, as long as an orderly end may take; after that the
+    program ends at once.
+    """
+    asked_s: float | None = None
+
+    def end(number: int, frame: FrameType | None) -> None:
+        nonlocal asked_s
+        if asked_s is None:
+            asked_s = time.monotonic()
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            sys.exit(128 + number)
+        if time.monotonic() - asked_s > _END_S:
+            os._exit(128 + number)
+
+    def ignore() -> None:  # Python takes its handlers away before it is gone itself
+        for number in heard if asked_s is not None else ():
+            signal.signal(number, signal.SIG_IGN)
+
+    heard = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as for what runs in the background
+        heard.append(signal.SIGINT)
+    for number in heard:
+        signal.signal(number, end)
+    atexit.register(ignore)
 
 
 @app.command()
@@ -122,7 +166,10 @@ def run(
         str | None,
         typer.Option(help="Peak, centre and regions of each map, a line of JSON (- : here)."),
     ] = None,
-    threshold: Annotated[float, typer.Option(help="Of the regions in --jsonl, in (0, 1].")] = 0.5,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Of the regions in --jsonl and --serve, in (0, 1].", show_default="0.5"),
+    ] = None,
     show: Annotated[bool, typer.Option("--show", help="Show the overlay in a window.")] = False,
     opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the overlay.")] = 0.7,
     segment_seconds: Annotated[
@@ -172,7 +219,7 @@ def run(
         typer.Option(help="Holds what one must know to see the page from another machine."),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads for inference.")] = None,
-    log_json: Annotated[
+    log_json: Annotated[  # see _main
         bool, typer.Option("--log-json", help="Log lines on standard error as JSON.")
     ] = False,
     as_json: _Json = False,
@@ -185,14 +232,13 @@ def run(
     """
     from salstream.runtime.live.listing import read_cameras
     from salstream.runtime.live.source import Reconnect, is_live
-    from salstream.runtime.logs import use_json
     from salstream.runtime.model import SaliencyModel
     from salstream.runtime.outputs import Outputs
 
-    if log_json:
-        use_json()
     if token_file is not None and serve is None:
         raise UsageError("--token-file is for the page: add --serve")
+    if threshold is not None and jsonl is None and serve is None:
+        raise UsageError("--threshold is of the regions in lines of JSON: add --jsonl or --serve")
     token = None if token_file is None else _read_token(token_file)
     named = read_cameras(sources or [], cameras)
     outputs = Outputs(
@@ -203,7 +249,7 @@ def run(
         show=show,
         opacity=opacity,
         jsonl=jsonl,
-        threshold=threshold,
+        threshold=0.5 if threshold is None else threshold,
         segment_s=segment_seconds,
         keep_gb=keep_gb,
         keep_hours=keep_hours,
@@ -254,10 +300,12 @@ def run(
     def watch(shown: list[Camera]) -> AbstractContextManager[object]:
         if serve is None:
             return nullcontext()
-        from salstream.runtime.live.points import points
+        from salstream.runtime.live.points import record
         from salstream.runtime.serve import serve as show_page
 
-        page = show_page(shown, serve, token=token, points=partial(points, threshold=threshold))
+        page = show_page(
+            shown, serve, token=token, points=partial(record, threshold=outputs.threshold)
+        )
         _say(f"The page is at {page.url}", logging.INFO)
         return closing(page)
 
@@ -449,8 +497,6 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def _say(text: str, level: int = logging.WARNING) -> None:
     """Tell people, or whoever reads the log."""
-    from salstream.runtime.logs import is_json
-
     if is_json():
         logging.getLogger("salstream").log(level, text.removeprefix("Error: "))
     else:

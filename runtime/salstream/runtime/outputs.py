@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -29,7 +30,7 @@ class Outputs:
         show: Whether to open a window.
         opacity: Of the overlay, in [0, 1].
         jsonl: File for a line of JSON per map, or ``-`` for standard output.
-        threshold: Of the regions in those lines.
+        threshold: Of the regions in those lines and on the page, in (0, 1].
         segment_s: Length of the pieces of overlay video; None: one file.
         keep_gb: Room for the pieces of each camera, in 10⁹ bytes.
         keep_hours: Age of the pieces.
@@ -55,8 +56,10 @@ class Outputs:
             as_json: Whether the summary goes to standard output.
 
         Raises:
-            UsageError: Outputs get in each other's way, or in the sources'.
+            UsageError: Outputs get in each other's way, or in the sources', or an option has no
+                such value.
         """
+        from salstream.runtime.live.points import check_threshold
         from salstream.runtime.sinks import MAP_FORMATS
 
         asked = {"--json": as_json, "--save -": self.save == "-", "--jsonl -": self.jsonl == "-"}
@@ -65,6 +68,7 @@ class Outputs:
             raise UsageError(f"{' and '.join(both)} all want standard output; choose one")
         if self.form not in MAP_FORMATS:
             raise UsageError(f"unknown map format {self.form!r}; known: {', '.join(MAP_FORMATS)}")
+        check_threshold(self.threshold)
         keeps = self.keep_gb is not None or self.keep_hours is not None
         if keeps and self.segment_s is None:
             raise UsageError("--keep-gb and --keep-hours remove segments: add --segment-seconds")
@@ -77,8 +81,9 @@ class Outputs:
                     f"{option} is for one camera, and there are {len(sources)}: write {PLACE} "
                     f"where its name belongs, as in {option} out/{PLACE}"
                 )
-        for path in (*paths.values(), self.jsonl):
+        for option, path in (*paths.items(), ("--jsonl", self.jsonl)):
             if path not in (None, "-"):
+                _check_places(option, path)
                 for camera in sources:
                     for source in sources.values():  # also those of other cameras
                         keep_apart(source, _own(path, camera))
@@ -113,6 +118,16 @@ class Outputs:
             yield OverlayVideo(_own(self.save, camera), fps, self.opacity)
         if self.show:
             yield Window(title, self.opacity)
+
+
+def _check_places(option: str, path: str) -> None:
+    """Refuse what looks like the place of a camera's name and is none."""
+    for found in re.findall(r"\{[^{}]*\}", path):
+        if found != PLACE:
+            raise UsageError(
+                f"{option} {path}: {found} stands for nothing; only {PLACE} does, for the name of "
+                "the camera"
+            )
 
 
 def keep_apart(source: str, output: Path) -> None:

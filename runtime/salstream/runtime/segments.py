@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -13,14 +14,15 @@ from salstream.runtime.errors import UsageError
 from salstream.runtime.results import Result
 from salstream.runtime.sinks import OverlayVideo
 
-_CHECK_S: Final = 10.0  # between two looks at the size of what was written
+_CHECK_S: Final = 10.0  # between two looks at what was written
 
 
 class Segments:
     """Overlay videos of a fixed length, named after the time (UTC) at which they begin.
 
     ``door.mp4`` becomes ``door-20260131T235900.000Z.mp4`` and so on. Only files of such names are
-    ever removed, and never the one that is being written.
+    ever removed, and never the one that is being written. What goes beyond a limit goes within
+    ten seconds, also while nothing is written.
 
     Args:
         path: Folder, name and suffix.
@@ -53,9 +55,11 @@ class Segments:
         self._ours = re.compile(
             re.escape(path.stem) + r"-\d{8}T\d{6}\.\d{3}Z" + re.escape(path.suffix)
         )
-        self._checked_s = 0.0
         self._begin_s: float | None = None
-        self._video, self._current = self._next()
+        self._video = self._next()
+        self._closed = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="salstream-segments", daemon=True)
+        self._keeper.start()
 
     def write(self, result: Result) -> None:
         """Add one frame, to a new piece where the last one is long enough."""
@@ -64,28 +68,32 @@ class Segments:
             self._begin_s = now
         elif not 0 <= now - self._begin_s < self._seconds:  # clocks are put back
             self._video.close()
-            self._video, self._current = self._next()
+            self._video = self._next()
             self._begin_s = now
         self._video.write(result)
-        if time.monotonic() - self._checked_s > _CHECK_S:
-            self._remove_old()
 
     def close(self) -> None:
         """Complete the last piece."""
+        self._closed.set()
+        self._keeper.join()
         self._video.close()
         self._remove_old()
 
-    def _next(self) -> tuple[OverlayVideo, Path]:
+    def _next(self) -> OverlayVideo:
         """Begin a piece, and make room for it."""
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3]
-        path = self._path.with_stem(f"{self._path.stem}-{stamp}Z")
-        video = OverlayVideo(path, opacity=self._opacity, begin_s=None)
-        self._current = path
+        self._current = self._path.with_stem(f"{self._path.stem}-{stamp}Z")
+        video = OverlayVideo(self._current, opacity=self._opacity, begin_s=None)
         self._remove_old()
-        return video, path
+        return video
+
+    def _keep(self) -> None:
+        """Hold the limits whatever the camera does, from a thread of its own."""
+        while not self._closed.wait(_CHECK_S):
+            with suppress(OSError):  # if it stays, the next piece says so
+                self._remove_old()
 
     def _remove_old(self) -> None:
-        self._checked_s = time.monotonic()
         if self._keep_bytes is None and self._keep_s is None:
             return
         now = time.time()

@@ -57,6 +57,30 @@ def points(result: Result, threshold: float = 0.5) -> dict[str, Any]:
     }
 
 
+def record(camera: str, result: Result, threshold: float = 0.5) -> dict[str, Any]:
+    """Return what a line of JSON says, in a file and to readers of the page.
+
+    Args:
+        camera: Its name.
+        result: Of one of its frames.
+        threshold: As in :func:`points`.
+
+    Returns:
+        ``camera``, ``at`` (now, seconds since 1970) and all that :func:`points` gives.
+    """
+    return {"camera": camera, "at": round(time.time(), 3), **points(result, threshold)}
+
+
+def check_threshold(threshold: float) -> None:
+    """Refuse a threshold that is not in (0, 1].
+
+    Raises:
+        UsageError: It is not.
+    """
+    if not 0 < threshold <= 1:
+        raise UsageError(f"a threshold lies above 0 and at most at 1, got {threshold:g}")
+
+
 def _of_frame(result: Result) -> tuple[NDArray[np.float32], float, float]:
     """Return the part of the map that lies on the frame, and the frame's pixels per value."""
     saliency = result.map
@@ -94,7 +118,7 @@ def _regions(
 
 
 class JsonLines:
-    """One line of JSON per result: the camera's name, the time of day and its :func:`points`.
+    """One line of JSON per result: its :func:`record`.
 
     Args:
         out: A file, which grows, or a binary stream. Several cameras may share it.
@@ -107,8 +131,7 @@ class JsonLines:
     """
 
     def __init__(self, out: Path | BinaryIO, camera: str, threshold: float = 0.5) -> None:
-        if not 0 < threshold <= 1:
-            raise UsageError(f"a threshold lies above 0 and at most at 1, got {threshold:g}")
+        check_threshold(threshold)
         self._camera = camera
         self._threshold = threshold
         self._owned = isinstance(out, Path)
@@ -124,10 +147,9 @@ class JsonLines:
 
     def write(self, result: Result) -> None:
         """Write one line."""
-        now = round(time.time(), 3)
-        record = {"camera": self._camera, "at": now, **points(result, self._threshold)}
+        line = json.dumps(record(self._camera, result, self._threshold)).encode() + b"\n"
         try:
-            self._out.write(json.dumps(record).encode() + b"\n")
+            self._out.write(line)
             self._out.flush()
         except BrokenPipeError as error:  # the reader has seen enough
             raise StopStream from error

@@ -52,7 +52,7 @@ def application(
     cameras: Sequence[Camera],
     port: int,
     token: str | None,
-    points: Callable[[Result], dict[str, object]] | None,
+    points: Callable[[str, Result], dict[str, object]] | None,
 ) -> web.Application:
     """Return the application that shows these cameras; for the arguments see ``serve``."""
     page = Page(cameras, points)
@@ -81,7 +81,7 @@ class Page:
     """The cameras and the answers about them."""
 
     def __init__(
-        self, cameras: Sequence[Camera], points: Callable[[Result], dict[str, object]] | None
+        self, cameras: Sequence[Camera], points: Callable[[str, Result], dict[str, object]] | None
     ) -> None:
         self._points = points
         self._waiters = ThreadPoolExecutor(len(cameras), "salstream-page-wait")
@@ -215,6 +215,7 @@ class Page:
     async def points(self, request: web.Request) -> web.StreamResponse:
         """Send what ``points`` makes of each result as one line of JSON."""
         feed, make = self._feed(request), self._points
+        name = feed.camera.name
         if make is None:
             raise web.HTTPNotFound(text="no points are made here")
         socket = await _open(request)
@@ -223,7 +224,7 @@ class Page:
             number = 0
             while True:
                 number, line = await feed.made(
-                    number, "points", lambda result: json.dumps(make(result)).encode()
+                    number, "points", lambda result: json.dumps(make(name, result)).encode()
                 )
                 async with _prompt(request):
                     await socket.send_str(f"{line.decode()}\n")

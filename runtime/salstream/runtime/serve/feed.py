@@ -17,7 +17,7 @@ from salstream.runtime.results import Result
 
 _WAIT_S: Final = 0.25  # bounds how long the end of the server waits for a camera
 _KEPT: Final = 8  # views of one camera that are remembered; each holds one picture
-_HISTORY: Final = 120
+_HISTORY: Final = 121  # two minutes: a sample each second, the first and the last among them
 _NICENESS: Final = 5
 
 

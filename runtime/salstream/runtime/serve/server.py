@@ -38,7 +38,7 @@ def serve(
     address: str = "127.0.0.1:8080",
     *,
     token: str | None = None,
-    points: Callable[[Result], dict[str, object]] | None = None,
+    points: Callable[[str, Result], dict[str, object]] | None = None,
 ) -> Server:
     """Show cameras on a page, from a thread of its own, until the server is closed.
 
@@ -46,7 +46,8 @@ def serve(
         cameras: Each with a name of its own.
         address: ``[HOST:]PORT``; without a host this machine only, port 0 is any free one.
         token: What a client must know; needed on every address but this machine's own.
-        points: What of a result goes to the readers of points; without it they get an error.
+        points: What of a result goes to the readers of points, from the camera's name and the
+            result, as ``live.points.record`` makes it; without it they get an error.
 
     Raises:
         UsageError: Two cameras of one name, an address that is none, a token that is missing

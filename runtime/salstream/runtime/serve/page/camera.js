@@ -65,7 +65,7 @@ export class CameraCard {
     for (const name of ["p50", "p95", "p99"]) {
       this.#figure(name, camera.latency_ms[name]?.toFixed(camera.latency_ms[name] < 10 ? 1 : 0));
     }
-    draw(this.#find(".chart"), camera.history);
+    draw(this.#find(".plot"), camera.history);
     if (!this.#socket) this.#connect();
   }
 
