@@ -295,6 +295,7 @@ def test_metadata_say_how_each_is_streamed(exported: Callable[[str], Exported]) 
     hd2s = SaliencyModel.open(exported("hd2s").path)
     assert (hd2s.spec.window, hd2s.spec.map_frame, hd2s.spec.phases) == (16, 15, 1)
     assert (hd2s.spec.smoothing_sigma, hd2s.backend.recurrent) == (5.0, False)
+    assert hd2s.spec.window_fps == 30
     esan = SaliencyModel.open(exported("esan").path)
     assert (esan.spec.window, esan.spec.map_frame, esan.spec.phases) == (5, 2, 5)
     assert (esan.spec.fit, esan.backend.recurrent) == ("letterbox", True)
