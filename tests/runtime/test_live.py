@@ -29,6 +29,7 @@ from cpp import tiny
 from fakes import FakeBackend, numbered, spec
 from salstream.runtime import Predictor, Result, SaliencyModel, SalstreamError, UsageError
 from salstream.runtime.backends import Backend, Output
+from salstream.runtime.backlog import Backlog, StamplessBacklog
 from salstream.runtime.errors import UnusableSource
 from salstream.runtime.live.camera import Camera, Event, State
 from salstream.runtime.live.fleet import Fleet
@@ -37,7 +38,7 @@ from salstream.runtime.preprocess import prepare
 from salstream.runtime.segments import Segments
 from salstream.runtime.sources import Frame, Reader, Source
 from salstream.runtime.spec import GraphSpec
-from salstream.runtime.video import Video, _Backlog, _StamplessBacklog, open_url
+from salstream.runtime.video import Video, open_url
 from servers import FFMPEG, RtspServer, free_port, send_jpegs, serving
 
 FAST = Reconnect(first_pause_s=0.05, longest_pause_s=0.2)
@@ -511,7 +512,7 @@ def test_a_slow_decoder_is_never_far_behind(
 
 def test_a_late_sender_loses_no_frames() -> None:
     """One whose clock is slow, or that falls back for good, is not what decoding can catch up."""
-    backlog = _Backlog()
+    backlog = Backlog()
     for number in range(20_000):
         fell_back_s = 4.0 if number > 10_000 else 0.0
         drift_s = number * 1e-5
@@ -523,7 +524,7 @@ def test_a_late_sender_loses_no_frames() -> None:
 
 
 def test_what_lies_unread_is_dropped_up_to_a_keyframe() -> None:
-    backlog, now = _Backlog(), 0.0
+    backlog, now = Backlog(), 0.0
     dropping: list[bool] = []
     for number in range(3000):
         due = number / 30
@@ -540,7 +541,7 @@ def test_what_lies_unread_is_dropped_up_to_a_keyframe() -> None:
 
 def test_a_sender_without_a_rate_is_not_dropped_for_ever() -> None:
     """Nothing ever has to be waited for: motion JPEG as fast as it is taken."""
-    backlog, now = _StamplessBacklog(), 100.0
+    backlog, now = StamplessBacklog(), 100.0
     dropping: list[bool] = []
     for _ in range(1000):
         backlog.add(now, 0.0, waited=False, key=True)

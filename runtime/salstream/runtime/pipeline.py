@@ -110,7 +110,8 @@ class Captured:
             unread.frame = replace(unread.frame, image=nothing)
         gone = max(0, len(frames) - 1 - predictor.reach)
         first = frames[gone]
-        if any(captured.frame.cut for captured in frames[: gone + 1]):
+        # where a cut follows what is gone, windows that it ends may reach back over the gap
+        if gone and any(captured.frame.cut for captured in frames):
             first.frame = replace(first.frame, cut=True)
         self.before = frames[gone:-1]
         return gone

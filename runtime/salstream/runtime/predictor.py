@@ -42,7 +42,9 @@ from salstream.runtime.spec import GraphSpec
 Start = Literal["reverse", "repeat", "skip"]
 STARTS: Final = get_args(Start)
 _LATEST_RUNS: Final = 10
+_KEEP_TURNS: Final = 0.75
 _WARN_AGAIN_S: Final = 60.0
+MAX_STRIDE: Final = 256  # each frame of it has a ring
 
 logger = logging.getLogger("salstream")
 
@@ -107,6 +109,8 @@ class Predictor:
         stride = spec.stride_at(fps) if stride is None else stride
         if min(phases, stride) < 1:
             raise UsageError(f"phases and stride must be at least 1, got {phases} and {stride}")
+        if stride > MAX_STRIDE:
+            raise UsageError(f"a stride is at most {MAX_STRIDE}, got {stride}")
         self.spec = spec
         self.start: Start = start
         self.phases = phases
@@ -156,7 +160,7 @@ class Predictor:
             for lane in self._lanes:
                 lane.phases = self.phases
         if self._stride_follows:
-            self._next_stride = self.spec.stride_at(fps)
+            self._next_stride = min(MAX_STRIDE, self.spec.stride_at(fps))
 
     def push(
         self,
@@ -246,12 +250,12 @@ class Predictor:
 
     def _clear(self) -> None:
         self.stride = self._next_stride
+        del self._rings[self.stride :]
         while len(self._rings) < self.stride:
             self._rings.append(self._backend.new_ring())
-        rings = self._rings[: self.stride]
-        for ring in rings:
+        for ring in self._rings:
             ring.clear()
-        self._lanes = [_Lane(self.spec, self.start, self.phases, ring) for ring in rings]
+        self._lanes = [_Lane(self.spec, self.start, self.phases, ring) for ring in self._rings]
         self._size = None
         self._pushed = 0
         self._waiting.clear()
@@ -306,6 +310,7 @@ class _Lane:
         self._ring = ring
         self.phases = phases
         self._states: list[Any] = []  # those after the latest runs, newest last
+        self._turns = phases  # runs until a state's next step
         self._count = 0  # frames, repeated and mirrored ones at the end included
         self._runs: deque[int] = deque(maxlen=_LATEST_RUNS)  # the newest frames of their windows
 
@@ -375,9 +380,12 @@ class _Lane:
         """Return the state whose last step was ``phases`` frames ago, or nearest to that."""
         self._runs.append(self._count)
         distance = (self._count - self._runs[0]) / max(1, len(self._runs) - 1)
-        turns = max(1, round(self.phases / max(1.0, distance)))
-        self._states = self._states[-turns:]  # those that are older have seen too little
-        return self._states.pop(0) if len(self._states) == turns else None
+        turns = self.phases / max(1.0, distance)
+        # a change begins one state anew, or forgets one, so jitter must not make any
+        if abs(turns - self._turns) > _KEEP_TURNS:
+            self._turns = max(1, round(turns))
+        self._states = self._states[-self._turns :]  # those that are older have seen too little
+        return self._states.pop(0) if len(self._states) == self._turns else None
 
     def _backward(self, run: bool) -> Generator[Request, Output, _Numbered]:
         number = self._count - self._window

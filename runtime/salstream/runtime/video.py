@@ -15,6 +15,7 @@ import av.error
 import av.format
 import av.stream
 
+from salstream.runtime.backlog import Backlog, StamplessBacklog
 from salstream.runtime.convert import Converter
 from salstream.runtime.errors import SalstreamError, UnusableSource
 from salstream.runtime.sources import Frame, Reader, redact, time_of
@@ -35,11 +36,7 @@ _STATE_DURATION: Final = ("matroska,webm", "flv")
 _DURATION_SLACK_S: Final = 0.5
 
 _IN_PIECES: Final = ("hls", "dash")
-_LATE_S: Final = 1.0  # what lies longer is left out, up to the next keyframe
-_DRAIN_S: Final = 0.5  # to read what lies there without decoding it
 _WAIT_S: Final = 0.003  # what is there already is read faster
-_FOLLOW: Final = 0.01  # of the difference, with each packet that had to be waited for
-_JUMP_S: Final = 10.0
 _ARRIVALS: Final = 64  # more than any decoder holds back
 
 _URL_OPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -188,9 +185,9 @@ class Video(Reader):
         self._arrivals: dict[int, float] = {}  # of packets, by the time that their picture shows
         # what comes in pieces of seconds is late by nature
         pieces = container.format.name in _IN_PIECES
-        self._backlog: _Backlog | _StamplessBacklog | None = None
+        self._backlog: Backlog | StamplessBacklog | None = None
         if live and not pieces:
-            self._backlog = _StamplessBacklog() if self._arrival_clock else _Backlog()
+            self._backlog = StamplessBacklog() if self._arrival_clock else Backlog()
         self._cut = False
         self._packet_count = 0
         self._index_at_open = len(stream.index_entries)
@@ -264,7 +261,8 @@ class Video(Reader):
         container, stream = self._container, self._stream
         # sound may be what lasts longest
         states_duration = container.format.name in _STATE_DURATION
-        streams = container.streams if states_duration else (stream,)
+        # sound that goes on would hide that pictures do not
+        streams = container.streams if states_duration or self.live else (stream,)
         # damage that a transport may heal from is the decoder's business; elsewhere this
         # flag means that the file ends inside the packet
         cut_if_corrupt = not self.live and container.format.name != "mpegts"
@@ -274,18 +272,20 @@ class Video(Reader):
                 if packet.pts is not None:
                     end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
                     self._end_s = max(self._end_s, end)
+                now = time.monotonic()
+                self._read_s = now - asked
+                if self.live and self._closing:
+                    return
+                if self.live and self._read_s >= self._timeout_s:
+                    # a picture that comes now came long ago: ffmpeg's wait for more is over
+                    self._broken = f"nothing for {self._timeout_s:g} s"
+                    return
                 if packet.stream_index != stream.index:
-                    pass
-                elif not packet.size:  # would end the decoding; PyAV adds one without a time
+                    continue
+                if not packet.size:  # would end the decoding; PyAV adds one without a time
                     self._packet_count += packet.dts is not None
                 elif not (packet.is_corrupt and cut_if_corrupt):
                     self._packet_count += 1
-                    now = time.monotonic()
-                    self._read_s = now - asked
-                    if self.live and self._read_s >= self._timeout_s:
-                        # it came long ago: ffmpeg lets go of it because its wait is over
-                        self._broken = f"nothing for {self._timeout_s:g} s"
-                        return
                     self._arrived_s = now
                     yield packet
                 asked = time.monotonic()
@@ -356,65 +356,6 @@ class Video(Reader):
             # an RTSP camera's first frames may come before its clock is known
             self._start = now - (due or 0.0)
         return now - self._start
-
-
-class _Backlog:
-    """How long packets lay unread, because what is done with them takes longer than they last.
-
-    That is how much later one is read, against its timestamp, than the promptest was. Clocks
-    drift and networks slow down, so the measure follows whenever a packet had to be waited for:
-    then nothing lies unread.
-
-    Attributes:
-        dropping: Whether packets are to be left out, up to a keyframe that is in time.
-    """
-
-    def __init__(self) -> None:
-        self.dropping = False
-        self._promptest_s = float("inf")
-        self._delay_s = float("inf")
-        self._dropped_from = (0.0, 0.0)  # arrival and timestamp
-
-    def add(self, arrived_s: float, stamp_s: float, *, waited: bool, key: bool) -> float:
-        """Take the next packet and return how long it lay, in seconds."""
-        delay_s = arrived_s - stamp_s
-        if not abs(delay_s - self._delay_s) < _JUMP_S:
-            self._promptest_s = delay_s  # another clock
-        self._delay_s = delay_s
-        self._promptest_s = min(self._promptest_s, delay_s)
-        if waited:
-            self._promptest_s += _FOLLOW * (delay_s - self._promptest_s)
-        lag_s = delay_s - self._promptest_s
-        if not self.dropping and lag_s > _LATE_S and not waited:
-            self.dropping, self._dropped_from = True, (arrived_s, stamp_s)
-        elif self.dropping and key:
-            began_s, from_s = self._dropped_from
-            if lag_s > _LATE_S and arrived_s - began_s > (stamp_s - from_s) / 2:
-                self._promptest_s, lag_s = delay_s, 0.0  # it is the sender that is late
-            self.dropping = lag_s > _LATE_S
-        return lag_s
-
-
-class _StamplessBacklog:
-    """The same for motion JPEG, whose packets have no timestamps and all are keyframes.
-
-    Something lies unread as long as no packet has to be waited for; how long, cannot be told.
-
-    Attributes:
-        dropping: Whether packets are to be left out, up to one that has to be waited for.
-    """
-
-    def __init__(self) -> None:
-        self.dropping = False
-        self._waited_s = float("inf")
-
-    def add(self, arrived_s: float, stamp_s: float, *, waited: bool, key: bool) -> float:
-        """Take the next packet; its age is not known, and said to be 0."""
-        # by then all buffers are empty: it is a sender that knows no rate
-        endless = arrived_s - self._waited_s > _LATE_S + _DRAIN_S
-        self._waited_s = arrived_s if waited or endless else min(self._waited_s, arrived_s)
-        self.dropping = arrived_s - self._waited_s > _LATE_S
-        return 0.0
 
 
 def _why(error: Exception, scheme: str | None, timeout_s: float, waited_s: float) -> str:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 import numpy as np
@@ -21,7 +22,9 @@ from salstream.runtime.sources import Frame, Reader, Source, has_scheme, open_so
 
 CameraSource = str | Path | int | Callable[[], Source] | Iterable[NDArray[np.uint8]]
 
-_RATE_FRAMES: Final = 30
+_PLAYS_A_FILE: Final = re.compile(r"filesrc|file:|num-buffers=")
+_PERIOD_S: Final = 0.5  # over which frames are counted
+_PERIODS: Final = 8  # whose median is the rate
 _JUMP_S: Final = 3.0  # a clock that goes otherwise than ours by less is jitter
 _OTHER_RATE: Final = 0.25  # a change by less is jitter
 
@@ -31,8 +34,8 @@ class Reconnect:
     """When to open a live source again.
 
     Attributes:
-        tries: Give up after so many in a row that bring no frame; 0: never open it again, None:
-            never give up.
+        tries: Give up after so many in a row that bring no frame, or are lost again sooner than
+            the pause before them took; 0: never open it again, None: never give up.
         first_pause_s: Before the first try; each pause is twice as long as the one before.
         longest_pause_s: They grow up to this.
     """
@@ -91,14 +94,14 @@ class ReconnectingSource(Reader):
         super().__init__(camera.source, live=is_live(source))
         self.camera = camera
         self.stalled_after_s = timeout_s / 2
-        self.damaged = 0
+        self._damaged = 0
         self._dropped = 0
         self.part = 0
         self.heard_s = time.monotonic()
         self._reconnect = reconnect or Reconnect()
         self._hopeless = (UsageError, UnusableSource) if alone else (UsageError,)
-        # a pipeline says when it is at its end; a network stream that ends has lost its sender
-        self._endless = isinstance(source, str) and has_scheme(source)
+        # a camera that ends is lost; OpenCV gives a pipeline's end and its failure as one
+        self._endless = isinstance(source, str) and not _PLAYS_A_FILE.search(source)
         self._opener: Callable[[], Source] = (
             source
             if callable(source)
@@ -111,14 +114,14 @@ class ReconnectingSource(Reader):
         self._last_time = 0.0
 
     def _read(self) -> Iterator[Frame]:
-        failed = 0  # tries in a row
+        failed, pause_s = 0, 0.0  # tries in a row, and the pause before this one
         while not self._closing:
-            before = self._count
+            before, opened_s = self._count, time.monotonic()
             try:
                 yield from self._read_once()
                 if not (self.live and self._endless and self._reconnect.tries != 0):
                     return
-                why = "the sender ended the stream"
+                why = "the stream ended"
             except (SalstreamError, OSError) as error:  # an opener of the user's raises either
                 hopeless = isinstance(error, self._hopeless) and not self._count
                 if hopeless or not self.live or self._reconnect.tries == 0:
@@ -126,13 +129,16 @@ class ReconnectingSource(Reader):
                 why = str(error) or type(error).__name__
             if self._closing:
                 return
-            failed = failed + 1 if self._count == before else 1
+            # one that is lost again at once is no success
+            lasted = self._count > before and time.monotonic() - opened_s >= pause_s
+            failed = 1 if lasted else failed + 1
             tries = self._reconnect.tries
             if tries is not None and failed > tries:
                 turns = "try" if tries == 1 else "tries"
                 raise SalstreamError(f"{why} (gave up after {tries} {turns})")
             self.camera.enter(State.RECONNECTING, why)
-            self._closed.wait(self._reconnect.pause_s(failed))
+            pause_s = self._reconnect.pause_s(failed)
+            self._closed.wait(pause_s)
 
     def _read_once(self) -> Iterator[Frame]:
         with self._opener() as opened:
@@ -143,7 +149,7 @@ class ReconnectingSource(Reader):
             finally:
                 self._opened = None
                 self._dropped += getattr(opened, "dropped", 0)
-                self.damaged += getattr(opened, "damaged", 0)
+                self._damaged += getattr(opened, "damaged", 0)
 
     def _plain(self, opened: Source) -> Iterator[Frame]:
         for frame in opened:
@@ -157,6 +163,8 @@ class ReconnectingSource(Reader):
         rate = _Rate(self.fps)
         offset, last_s, last_time = 0.0, float("-inf"), 0.0
         for frame in opened:
+            if self._closing:
+                return
             now = time.monotonic() if frame.captured_s is None else frame.captured_s
             first = last_s == float("-inf")
             step_s = (frame.time or 0.0) - last_time
@@ -188,6 +196,11 @@ class ReconnectingSource(Reader):
         """Frames that were left out before they were decoded, because decoding was too slow."""
         return self._dropped + getattr(self._opened, "dropped", 0)
 
+    @property
+    def damaged(self) -> int:
+        """Packets that were left out because they could not be decoded."""
+        return self._damaged + getattr(self._opened, "damaged", 0)
+
     def close(self) -> None:
         """Let go of the source; a pause ends at once."""
         self._closing = True
@@ -210,20 +223,32 @@ def is_live(source: CameraSource) -> bool:
 
 
 class _Rate:
-    """Frames per second: what was declared, until what comes is clearly another rate."""
+    """Frames per second: what was declared, until what comes is clearly another rate.
+
+    The median over periods, for frames that a network held back come all at once.
+    """
 
     def __init__(self, declared: float | None) -> None:
         self._fps = declared
-        self._times: deque[float] = deque(maxlen=_RATE_FRAMES + 1)
+        self._rates: deque[float] = deque(maxlen=_PERIODS)
+        self.restart()
 
     def restart(self) -> None:
-        self._times.clear()
+        self._rates.clear()
+        self._begin: float | None = None
+        self._frames = 0
 
     def add(self, moment: float) -> float | None:
-        self._times.append(moment)
-        lasted = self._times[-1] - self._times[0]
-        if len(self._times) > _RATE_FRAMES and lasted > 0:
-            measured = _RATE_FRAMES / lasted
+        if self._begin is None:
+            self._begin = moment
+            return self._fps
+        self._frames += 1
+        lasted = moment - self._begin
+        if lasted >= _PERIOD_S:
+            self._rates.append(self._frames / lasted)
+            self._begin, self._frames = moment, 0
+        if len(self._rates) == _PERIODS:
+            measured = median(self._rates)
             if self._fps is None or abs(measured / self._fps - 1) > _OTHER_RATE:
                 self._fps = measured
         return self._fps
