@@ -625,3 +625,82 @@ def test_wrong_use() -> None:
         Fleet(model, {"a": "rtps://me:geheim@door", "b": "rtsp://door"})
     with pytest.raises(UsageError, match="stride"):
         Fleet(model, {"a": 0}, stride=0)
+
+
+# What a camera is said to do
+
+
+@pytest.mark.parametrize("last", [State.FAILED, State.ENDED])
+def test_nothing_follows_the_end(last: State) -> None:
+    events: list[Event] = []
+    camera = Camera("door", "paced", events.append)
+    camera.enter(last, "no space left on device")
+    for state in State:
+        camera.enter(state, "too late")
+    assert [(event.state, event.reason) for event in events] == [(last, "no space left on device")]
+    assert camera.status().state is last
+    assert camera.status().reason == "no space left on device"
+
+
+def test_a_camera_whose_outputs_failed_stays_failed_while_its_source_comes_back() -> None:
+    opening, open_on = threading.Event(), threading.Event()
+    opened = count()
+
+    def open_it() -> Source:
+        if next(opened) == 0:
+            return Paced(5, 100, fault=SalstreamError("lost"))
+        opening.set()
+        open_on.wait(10)
+        return Paced(1000, 100)
+
+    class Full(Keep):
+        def write(self, result: Result) -> None:
+            assert opening.wait(10)
+            raise SalstreamError("no space left on device")
+
+    fleet = Fleet(
+        model_of(FakeBackend(spec())),
+        {"door": open_it, "yard": lambda: Paced(1000, 100)},
+        sinks=lambda camera: [Full()] if camera.name == "door" else [],
+        reconnect=FAST,
+    )
+    door = fleet.members[0]
+    with fleet:
+        until(lambda: door.closed)
+        open_on.set()
+        until(lambda: door.captured_all)
+        status = door.camera.status()
+    assert (status.state, status.reason) == (State.FAILED, "no space left on device")
+
+
+def test_listeners_hear_in_the_order_in_which_it_happens() -> None:
+    hearing = threading.Event()
+    heard: list[State] = []
+
+    def listen(event: Event) -> None:
+        if event.state is State.LIVE:
+            hearing.set()
+            time.sleep(0.2)  # writes to a slow log
+        heard.append(event.state)
+
+    camera = Camera("door", "paced", listen)
+    other = threading.Thread(target=camera.enter, args=(State.LIVE,))
+    other.start()
+    assert hearing.wait(10)
+    camera.enter(State.RECONNECTING, "lost")
+    other.join()
+    assert heard == [State.LIVE, State.RECONNECTING]
+
+
+def test_a_listener_may_ask_and_change() -> None:
+    def listen(event: Event) -> None:
+        heard.append(camera.status().state)
+        if event.state is State.STALLED:
+            camera.enter(State.ENDED)
+
+    heard: list[State] = []
+    camera = Camera("door", "paced", listen)
+    thread = threading.Thread(target=camera.enter, args=(State.STALLED,), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert heard == [State.STALLED, State.ENDED]
