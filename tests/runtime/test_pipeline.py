@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 
 from fakes import FakeBackend, numbered, spec
 from salstream.runtime import Predictor, SalstreamError, Stream
-from salstream.runtime.pipeline import Timings
+from salstream.runtime.pipeline import Captured, Feed, Made, Timings
+from salstream.runtime.predictor import Start
+from salstream.runtime.preprocess import prepare
 from salstream.runtime.sources import Frame, open_source
 
 
@@ -138,6 +141,49 @@ def test_what_a_live_source_drops_stays_in_the_windows() -> None:
     for result in results:
         window, _ = backend.asked(result.map)
         assert window == tuple(max(0, n) for n in range(result.index - 15, result.index + 1))
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_windows_whatever_is_dropped_cut_and_changed(data: st.DataObject) -> None:
+    """They are even and never across a cut, and every frame has a map or is counted."""
+    draw = data.draw
+    window = draw(st.sampled_from([1, 2, 3, 5, 16]))
+    map_frame, recurrent = draw(st.sampled_from([window - 1, window // 2])), draw(st.booleans())
+    starts: list[Start] = ["repeat", "skip"]
+    if map_frame == window - 1 and not recurrent:
+        starts.append("reverse")
+    rates = st.sampled_from([30.0, 60.0, 90.0])
+    backend = FakeBackend(spec(window, map_frame, window_fps=30.0, state_fps=6.0), recurrent)
+    predictor = Predictor(backend, start=draw(st.sampled_from(starts)), fps=draw(rates))
+    feed = Feed(predictor)
+    made: Made = []
+    dropped = 0
+    since_cut: list[int] = []  # for each frame, the number of the cut before it
+    # how many frames come while the model is busy, which of them is a cut, the rate then
+    turn = st.tuples(st.integers(1, 60), st.integers(0, 150), st.none() | rates)
+    for count, cut_at, fps in draw(st.lists(turn, max_size=12)):
+        unread: Captured | None = None
+        for place in range(count):
+            number, cut = len(since_cut), place == cut_at
+            since_cut.append(since_cut[-1] + cut if since_cut else 0)
+            frame = Frame(number, None, numbered(number, (4, 6)), cut)
+            captured = Captured(frame, prepare(frame.image, backend.spec), 0.0)
+            if unread is not None:
+                dropped += captured.take_over(unread, predictor)
+            unread = captured
+        if fps is not None:
+            predictor.follow(fps)
+        made += predictor.drive(feed.steps(unread))
+    made += predictor.drive(feed.steps(None))
+
+    assert len(made) + dropped + predictor.passed + predictor.skipped == len(since_cut)
+    assert [came.index for _, came in made] == [result.index for result, _ in made]
+    for result, _ in made:
+        seen, history = backend.asked(result.map)
+        numbers = {*seen, *(number for before in history for number in before), result.index}
+        assert len({since_cut[number] for number in numbers}) == 1, "a map across a cut"
+        assert len({abs(after - before) for before, after in pairwise(seen)} - {0}) <= 1
 
 
 def test_latencies_are_reported_per_stage() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 
 import pytest
@@ -228,6 +229,24 @@ def test_states_step_as_far_as_the_phases_say_where_frames_are_passed_over(
     for (frame,), seen in backend.runs[-5:]:
         steps = [number for (number,) in seen[-3:]] + [frame]
         assert {after - before for before, after in pairwise(steps)} == {apart}
+
+
+@pytest.mark.parametrize("model_ms", [40, 50, 66, 70, 100])
+def test_states_live_on_while_the_model_s_pace_wavers(model_ms: float) -> None:
+    """Runs of ±20 % at 30 frames per second: hardly one begins from nothing."""
+    chance = random.Random(1)
+    backend = FakeBackend(spec(phases=5, state_fps=6.0), recurrent=True)
+    predictor = Predictor(backend, fps=30)
+    free_ms = 0.0
+    for number in range(3000):
+        now_ms = number * 1000 / 30
+        run = free_ms < now_ms + 1000 / 30
+        if run:
+            free_ms = max(free_ms, now_ms) + model_ms * chance.uniform(0.8, 1.2)
+        predictor.push(numbered(number), run=run)
+    later = backend.runs[50:]
+    assert len(later) > 500
+    assert sum(not seen for _, seen in later) < 0.01 * len(later)
 
 
 def test_phases_follow_a_change_of_the_rate() -> None:

@@ -33,7 +33,7 @@ class Summary:
         skipped: Frames without a map because of the start policy.
         dropped: Frames of a live source that came faster than the model.
         damaged: Packets that could not be decoded.
-        reconnects: Times that a live source was opened again.
+        reconnects: Times that frames came again after a live source had failed.
         phases: Interleaved recurrent passes.
         seconds: From the first frame asked for to the last output closed.
         fps: Maps per second.

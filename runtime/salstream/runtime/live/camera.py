@@ -31,7 +31,7 @@ class State(StrEnum):
     ``connecting`` before the first frame, ``warming`` until the first map, ``live`` while maps
     come, ``stalled`` when the stream is open but no frame comes, ``reconnecting`` between two
     tries, ``failed`` when the tries are used up or the source cannot work at all, ``ended``
-    when the source came to its end or was closed.
+    when the source came to its end or was closed. Nothing follows the last two.
     """
 
     CONNECTING = "connecting"
@@ -41,6 +41,9 @@ class State(StrEnum):
     RECONNECTING = "reconnecting"
     FAILED = "failed"
     ENDED = "ended"
+
+
+_OVER: Final = (State.FAILED, State.ENDED)  # nothing follows
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ class Status:
         frames: Frames that came, the dropped ones among them.
         maps: Maps made.
         dropped: Frames that came faster than the model.
-        reconnects: Times that the source was opened again.
+        reconnects: Times that frames came again after the source had failed.
         latency_ms: p50, p95 and p99 from capture to map, of the latest 1,000; empty before the
             first map.
     """
@@ -98,8 +101,8 @@ class Camera:
     Args:
         name: For people and for paths of the page.
         source: What it is opened from, without passwords.
-        on_event: Called with each change of state, by the thread that caused it; what it raises
-            is logged.
+        on_event: Called with each change of state, one after the other, by the thread that
+            caused it; what it raises is logged.
 
     Attributes:
         frames, dropped, reconnects: Counted by whoever runs the camera.
@@ -116,6 +119,7 @@ class Camera:
         self._on_event = on_event
         self._event = Event(name, State.CONNECTING, None, time.time())
         self._changed = threading.Condition()
+        self._telling = threading.RLock()  # around change and call: they come in one order
         self._serial = 0
         self._newest: Result | None = None
         self._latencies: deque[float] = deque(maxlen=_LATEST)
@@ -131,27 +135,30 @@ class Camera:
     ) -> None:
         """Change the state; tells the listener unless state and reason are the same.
 
+        A camera that failed or ended stays so, and keeps its reason.
+
         Args:
             state: The new one.
             reason: Why, in one sentence.
             after: The states that it may follow; in another one nothing happens.
         """
-        with self._changed:
-            if (state, reason) == (self._event.state, self._event.reason):
-                return
-            if self._event.state not in after:
-                return
-            self._event = event = Event(self.name, state, reason, time.time())
-            self._changed.notify_all()
-        if self._on_event is not None:
-            try:
-                self._on_event(event)
-            except Exception:  # whoever listens may not end the camera
-                logger.exception(
-                    "%s: a listener failed at %r",
-                    *(self.name, str(state)),
-                    extra={"camera": self.name},
-                )
+        with self._telling:
+            with self._changed:
+                if (state, reason) == (self._event.state, self._event.reason):
+                    return
+                if self._event.state in _OVER or self._event.state not in after:
+                    return
+                self._event = event = Event(self.name, state, reason, time.time())
+                self._changed.notify_all()
+            if self._on_event is not None:
+                try:
+                    self._on_event(event)
+                except Exception:  # whoever listens may not end the camera
+                    logger.exception(
+                        "%s: a listener failed at %r",
+                        *(self.name, str(state)),
+                        extra={"camera": self.name},
+                    )
 
     def publish(self, result: Result, latency_s: float) -> None:
         """Show a result, captured ``latency_s`` seconds ago; the one before it is forgotten."""

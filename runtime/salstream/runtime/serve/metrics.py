@@ -36,7 +36,9 @@ class CameraFigures(Collector):
         yield counter(
             "dropped_frames", "Frames that came faster than the model.", lambda s: s.dropped
         )
-        yield counter("reconnects", "Times that a source was opened again.", lambda s: s.reconnects)
+        yield counter(
+            "reconnects", "Times that frames came again after a failure.", lambda s: s.reconnects
+        )
 
         rate = GaugeMetricFamily(
             "salstream_fps", "Maps per second over the last five seconds.", labels=["camera"]
