@@ -6,7 +6,8 @@ from typing import Final
 
 _LATE_S: Final = 1.0  # what lies longer for as long is left out, up to the next keyframe
 _FOLLOW: Final = 0.01  # of the difference, with each packet that had to be waited for
-_JUMP_S: Final = 10.0
+_PROMPT: Final = 10  # packets in a row that had to be waited for: nothing lies unread
+_JUMP_S: Final = 3.0
 _DRAIN_S: Final = 0.5  # to read what lies there without decoding it
 
 
@@ -25,6 +26,7 @@ class Backlog:
         self.dropping = False
         self._promptest_s = float("inf")
         self._delay_s = float("inf")
+        self._waits = 0
         self._late_since_s = float("inf")
         self._dropped_from = (0.0, 0.0)  # arrival and timestamp
 
@@ -35,7 +37,10 @@ class Backlog:
             self._promptest_s = delay_s  # another clock
         self._delay_s = delay_s
         self._promptest_s = min(self._promptest_s, delay_s)
-        if waited:
+        self._waits = self._waits + 1 if waited else 0
+        if self._waits >= _PROMPT:
+            self._promptest_s = delay_s
+        elif waited:  # or only the machine was busy
             self._promptest_s += _FOLLOW * (delay_s - self._promptest_s)
         lag_s = delay_s - self._promptest_s
         # what a network held back comes at once, and is soon worked off: that is no lateness

@@ -75,18 +75,25 @@ class Outputs:
         if self.segment_s is not None and self.save in (None, "-"):
             raise UsageError("--segment-seconds cuts the overlay video: add --save FILE.mp4")
         paths = {"--save": self.save, "--maps": self.maps, "--conspicuity": self.conspicuity}
+        files = {**paths, "--jsonl": self.jsonl}
+        for option, path in files.items():
+            _check_places(option, path or "")
         for option, path in paths.items():
             if path is not None and len(sources) > 1 and PLACE not in path:
                 raise UsageError(
                     f"{option} is for one camera, and there are {len(sources)}: write {PLACE} "
                     f"where its name belongs, as in {option} out/{PLACE}"
                 )
-        for option, path in (*paths.items(), ("--jsonl", self.jsonl)):
-            if path not in (None, "-"):
-                _check_places(option, path)
-                for camera in sources:
-                    for source in sources.values():  # also those of other cameras
-                        keep_apart(source, _own(path, camera))
+        taken: dict[Path, str] = {}
+        for option, path in files.items():
+            for camera in sources if path not in (None, "-") else ():
+                own = _own(path or "", camera)
+                for source in sources.values():  # also those of other cameras
+                    keep_apart(source, own)
+                if taken.setdefault(own.resolve(), option) != option:
+                    raise UsageError(
+                        f"{taken[own.resolve()]} and {option} both want {own}; choose another"
+                    )
         if self.show and len(sources) > 1:
             raise UsageError("--show is for one camera; use --serve, or --save, for several")
 

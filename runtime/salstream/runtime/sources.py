@@ -141,7 +141,7 @@ def redact(text: str) -> str:
     """Replace the passwords in URLs and GStreamer pipelines by ``***``."""
     for pattern in _SECRETS:
         text = pattern.sub(r"\1***", text)
-    return text
+    return text if "***" in text or " ! " in text else _MISTYPED.sub(r"\1***", text)
 
 
 _SECRETS: Final = (
@@ -161,6 +161,15 @@ _SECRETS: Final = (
     re.compile(
         r"""(://[^\s:/?#]*:)\d+/[^\s?#]*(?=@(?:\[[^\s\]]*\]|[\w.-]+)(?::\d+)?(?:[/\s"']|$))"""
     ),
+)
+
+
+# What was meant as a URL with a password: spaces in it, slashes and colons that are too many or
+# too few, no scheme. Other texts are files, or have a port after the colon.
+_MISTYPED: Final = re.compile(
+    r"(?is)^((?:[\w-]+\s*=\s*)?"
+    r"(?:[\w+.-]+(?:[:;][/\\]*|[/\\]{2,})|(?:rtsps?|rtmps?|https?|udp|tcp|srt|rtp|mms)[/\\])?"
+    r"[^\s:/\\?#@\[]*:)(?!//|\d+(?:[/?#]|$)).+(?=@(?:\[[^\]]*\]|[\w.-]+)(?::\d+)?(?:[/?#\s]|$))"
 )
 
 
@@ -304,10 +313,10 @@ def _open_text(
         from salstream.runtime.video import open_url
 
         return open_url(text, timeout_s)
-    return _open_path(Path(text), fps)
+    return _open_path(Path(text), fps, redact(text))
 
 
-def _open_path(path: Path, fps: float | None) -> Source:
+def _open_path(path: Path, fps: float | None, shown: str | None = None) -> Source:
     from salstream.runtime.opencv_sources import IMAGE_SUFFIXES, Images, images_among
 
     try:
@@ -325,14 +334,16 @@ def _open_path(path: Path, fps: float | None) -> Source:
             images = images_among(Path(name) for name in found)
         else:
             raise UsageError(
-                f"{path} does not exist: expected a video, an image, a folder of images, a "
-                "camera number or a URL"
+                f"{shown or path} does not exist: expected a video, an image, a folder of images, "
+                "a camera number or a URL"
             )
     except (OSError, ValueError) as error:
         why = (getattr(error, "strerror", None) or str(error)).lower()
-        raise SalstreamError(f"{path} cannot be read: {why}") from error
+        raise SalstreamError(f"{shown or path} cannot be read: {why}") from error
     if not images:
-        raise UsageError(f"no images at {path}: expected names in {', '.join(IMAGE_SUFFIXES)}")
+        raise UsageError(
+            f"no images at {shown or path}: expected names in {', '.join(IMAGE_SUFFIXES)}"
+        )
     return Images(str(path), images, fps)
 
 

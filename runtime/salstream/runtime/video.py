@@ -81,8 +81,9 @@ def open_url(url: str, timeout_s: float) -> Video:
         SalstreamError: It does not answer within ``timeout_s`` seconds, refuses, or sends no
             video.
     """
-    scheme = url.partition("://")[0].lower()
-    return _open(url, url, scheme=scheme, timeout_s=timeout_s, rewinds=False)
+    scheme, _, rest = url.partition("://")
+    scheme = scheme.lower()
+    return _open(f"{scheme}://{rest}", url, scheme=scheme, timeout_s=timeout_s, rewinds=False)
 
 
 def _open(

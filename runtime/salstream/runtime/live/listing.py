@@ -13,7 +13,7 @@ from salstream.runtime.live.source import is_live
 from salstream.runtime.sources import redact
 
 _NAMED: Final = re.compile(r"([A-Za-z0-9_-]+)\s*=\s*(\S.*)")
-_MEANT_NAME: Final = re.compile(r"([^=:/!?&]*)=(.*)")
+_MEANT_NAME: Final = re.compile(r"[^=:/!?&]*=.*|[^=:/!?&]+\s\S+://.*")
 
 
 def read_cameras(sources: Sequence[str], listing: Path | None = None) -> dict[str, str]:
@@ -24,7 +24,8 @@ def read_cameras(sources: Sequence[str], listing: Path | None = None) -> dict[st
 
     Args:
         sources: From the command line.
-        listing: A file with one per line; empty lines and those that begin with ``#`` say nothing.
+        listing: A file with one per line; what follows a ``#`` at the start or after a space
+            says nothing.
 
     Raises:
         UsageError: There is none, two have the same name, or one cannot be read: it is said where.
@@ -38,9 +39,9 @@ def read_cameras(sources: Sequence[str], listing: Path | None = None) -> dict[st
         except UnicodeDecodeError as error:
             raise UsageError(f"{listing} is no list of cameras: it is not text") from error
         entries += [
-            (f"{listing}, line {number}: ", line.strip())
+            (f"{listing}, line {number}: ", said)
             for number, line in enumerate(lines, 1)
-            if line.strip() and not line.strip().startswith("#")
+            if (said := re.split(r"(?:^|\s)#", line)[0].strip())
         ]
     if not entries:
         where = "" if listing is None else f" in {listing}"
@@ -67,7 +68,7 @@ def _parse(where: str, text: str, number: int, *, from_file: bool) -> tuple[str,
     if named := _NAMED.fullmatch(text):
         if from_file or not Path(text).exists():
             name, source = named[1], named[2]
-    elif from_file and _MEANT_NAME.fullmatch(text) and " ! " not in text:
+    elif (from_file or "://" in text) and _MEANT_NAME.fullmatch(text) and " ! " not in text:
         raise UsageError(
             f"{where}{redact(text)!r} is not a camera: expected name = source, with a name of "
             "letters, digits, - and _"

@@ -188,7 +188,7 @@ def _listen(address: str, token: str | None) -> socket.socket:
         if not loopback and token is None:
             raise UsageError(
                 f"{host} can be reached from other machines, and needs a token; "
-                "give one, or serve on 127.0.0.1"
+                "give one (--token-file), or serve on 127.0.0.1"
             )
         listener = socket.create_server(place[:2], family=family, backlog=256)
     except (OSError, UnicodeError) as error:  # the latter for what can be no host's name
