@@ -764,6 +764,67 @@ def test_the_model_s_failure_ends_the_run() -> None:
     assert our_threads() == []
 
 
+@pytest.mark.parametrize("cameras", ["a", "abcd"])
+@pytest.mark.parametrize("managed", [False, True])
+@pytest.mark.parametrize("nth", range(9))
+def test_a_signal_while_threads_are_started_leaves_no_output_open(
+    monkeypatch: pytest.MonkeyPatch, cameras: str, managed: bool, nth: int
+) -> None:
+    start, started = threading.Thread.start, count()
+
+    def interrupted(thread: threading.Thread) -> None:
+        if next(started) == nth:
+            raise SystemExit(143)
+        start(thread)
+
+    keeps = {name: Keep() for name in cameras}
+    fleet = Fleet(
+        model_of(FakeBackend(spec())),
+        {name: lambda: Paced(10, 100) for name in cameras},
+        sinks=lambda camera: [keeps[camera.name]],
+        reconnect=Reconnect(tries=0),
+    )
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    try:
+        if managed:
+            with fleet:
+                pass
+        else:
+            fleet.run()
+    except SystemExit:
+        pass
+    assert all(keep.closed for keep in keeps.values())
+    assert fleet.incomplete == []
+    until(lambda: not our_threads())
+
+
+def test_outputs_that_are_not_complete_are_known() -> None:
+    closing_on = threading.Event()
+
+    class Slow(Keep):
+        def close(self) -> None:
+            closing_on.wait(5)
+            super().close()
+
+    class Full(Keep):
+        def close(self) -> None:
+            raise SalstreamError("no space left on device")
+
+    kinds = {"good": Keep, "slow": Slow, "full": Full}
+    fleet = Fleet(
+        model_of(FakeBackend(spec())),
+        {name: lambda: Paced(10_000, 100) for name in [*kinds, "none"]},
+        sinks=lambda camera: [kinds[camera.name]()] if camera.name in kinds else [],
+    )
+    with fleet:
+        until(lambda: all(camera.state is State.LIVE for camera in fleet.cameras))
+        begin = time.monotonic()
+    assert time.monotonic() - begin < 2
+    assert fleet.incomplete == ["slow", "full"]
+    closing_on.set()
+    until(lambda: fleet.incomplete == ["full"])
+
+
 def test_wrong_use() -> None:
     model = model_of(FakeBackend(spec()))
     with pytest.raises(UsageError, match="no camera"):

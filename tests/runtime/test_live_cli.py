@@ -54,11 +54,13 @@ def _no_program_is_left() -> Iterator[None]:
             program.kill()
 
 
-def start(graph: Path, *arguments: str | Path) -> subprocess.Popen[str]:
+def start(
+    graph: Path, *arguments: str | Path, program: tuple[str | Path, ...] = (PROGRAM,)
+) -> subprocess.Popen[str]:
     # Tests that were started in the background ignore SIGINT, and so would what they start.
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    program = subprocess.Popen(
-        [PROGRAM, "run", *map(str, arguments), "--model", graph, "--backend", "onnxruntime:cpu"],
+    started = subprocess.Popen(
+        [*program, "run", *map(str, arguments), "--model", graph, "--backend", "onnxruntime:cpu"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
@@ -66,8 +68,8 @@ def start(graph: Path, *arguments: str | Path) -> subprocess.Popen[str]:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     signal.signal(signal.SIGINT, before)
-    _programs.append(program)
-    return program
+    _programs.append(started)
+    return started
 
 
 def until_written(path: Path, lines: int) -> None:
@@ -146,6 +148,34 @@ def test_who_asks_again_while_it_ends_changes_nothing(
         with av.open(tmp_path / f"{name}.mp4") as container:
             frames = sum(1 for _ in container.decode(video=0))
         assert abs(frames - said.count(name)) <= 1
+
+
+SLOW_DISK = """
+import time
+from salstream.runtime import cli, sinks
+close = sinks.OverlayVideo.close
+def slow(video):
+    time.sleep(5 if "slow" in video._path.name else 0)
+    close(video)
+sinks.OverlayVideo.close = slow
+cli._main()
+"""
+
+
+def test_files_that_are_not_complete_are_named(tmp_path: Path, graph: Path, camera: str) -> None:
+    lines = tmp_path / "points.jsonl"
+    program = start(
+        graph,
+        *(f"door={camera}", f"slow={camera}", f"yard={camera}"),
+        *("--jsonl", lines, "--save", tmp_path / "{camera}.mp4", "--log-json"),
+        program=(sys.executable, "-c", SLOW_DISK),
+    )
+    until_written(lines, 30)
+    begin = time.monotonic()
+    _, err = terminated(program)
+    assert time.monotonic() - begin < 4
+    last = json.loads(err.splitlines()[-1])["message"]
+    assert last == "Interrupted: what was written is not complete of slow."
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
-from itertools import cycle, groupby
+from itertools import cycle, groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from live import (
     tasks,
     until,
 )
-from salstream.runtime import SaliencyModel, SalstreamError
+from salstream.runtime import Result, SaliencyModel, SalstreamError
 from salstream.runtime.live.camera import Event, State
 from salstream.runtime.live.fleet import Fleet
 from salstream.runtime.live.source import Reconnect
@@ -46,13 +46,17 @@ from servers import FFMPEG, RtspServer, free_port, send_jpegs, serving
 @pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg here (Debian: ffmpeg)")
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc to count descriptors in")
 def test_a_stream_killed_ten_times_at_random_moments(tmp_path: Path) -> None:
+    """Ten lives end after some maps; eight more do so wherever their start has come to."""
     chance = random.Random(7)
     clips = [
         numbered_clip(
             tmp_path / f"{life}.ts", 0, SIZE, options={"g": "5", "bf": "0"}, numbers=_life(life)
         )
-        for life in range(11)
+        for life in range(19)
     ]
+    early = set(chance.sample(range(18), 8))
+    killed_in: list[State] = []
+    events: list[Event] = []
     port = free_port()
     url = f"tcp://127.0.0.1:{port}"
     backend = Numbers(window=5, map_frame=2)
@@ -61,6 +65,7 @@ def test_a_stream_killed_ten_times_at_random_moments(tmp_path: Path) -> None:
         model_of(backend),
         {"door": url},
         sinks=lambda camera: [keep],
+        on_event=events.append,
         reconnect=FAST,
         timeout_s=1.0,
     )
@@ -72,35 +77,55 @@ def test_a_stream_killed_ten_times_at_random_moments(tmp_path: Path) -> None:
             send = [FFMPEG, "-v", "quiet", "-re", "-i", str(clip), "-c", "copy", "-f", "mpegts"]
             sender = subprocess.Popen([*send, f"{url}?listen=1"])
             try:
-                maps = camera.status().maps
-                until(lambda maps=maps: camera.status().maps > maps + 3)  # type: ignore[misc]
-                time.sleep(chance.uniform(0, 0.4))
+                if life in early:
+                    time.sleep(chance.uniform(0, 1.5))
+                    killed_in.append(camera.state)
+                else:
+                    until(lambda life=life: newest_are_of(life, keep.results))  # type: ignore[misc]
+                    time.sleep(chance.uniform(0, 0.4))
             finally:
                 sender.kill()
                 sender.wait()
-            if life == 2:
+            if life == 4:
                 memory = megabytes()
         until(lambda: camera.state is State.RECONNECTING)
         assert len(our_threads()) == 3
         until(lambda: tasks() <= threads + 3)  # a try may be under way
         until(lambda: descriptors() <= before)
         assert megabytes() < memory + 20
-        assert camera.reconnects == 10
-    lives = set()
-    for result in keep.results:
-        seen = backend.seen[round(float(result.map[0, 0]) * 10_000)]
-        assert None not in seen
-        (life,) = {(number or 0) // 200 for number in seen}
-        assert (read_number(result.frame) or 0) // 200 == life
-        lives.add(life)
-    assert lives == set(range(11))
-    times = [result.time or 0 for result in keep.results]
-    assert times == sorted(times)
+        frames_again = sum(
+            (old.state, new.state) == (State.RECONNECTING, State.WARMING)
+            for old, new in pairwise(events)
+        )
+        assert camera.reconnects == frames_again - (events[0].state is State.RECONNECTING)
+        assert 10 <= camera.reconnects <= 18
+    assert set(killed_in) - {State.LIVE}
+    assert lives_of(keep.results, backend) | early == set(range(19))
     assert our_threads() == []
 
 
 def _life(life: int) -> list[int]:
     return list(range(200 * life, 200 * life + 150))
+
+
+def newest_are_of(life: int, results: list[Result]) -> bool:
+    """Whether four maps of this life have come: those of the one before may come late."""
+    newest = [(read_number(result.frame) or 0) // 200 for result in results[-4:]]
+    return newest == [life] * 4
+
+
+def lives_of(results: list[Result], backend: Numbers) -> set[int]:
+    """Return the lives that were seen: each frame, window and state is of one alone."""
+    lives = set()
+    for result in results:
+        seen = backend.seen[round(float(result.map[0, 0]) * 10_000)]
+        assert None not in seen
+        (life,) = {(number or 0) // 200 for number in seen}
+        assert (read_number(result.frame) or 0) // 200 == life
+        lives.add(life)
+    times = [result.time or 0 for result in results]
+    assert times == sorted(times)
+    return lives
 
 
 def test_rtsp_cameras_come_back(tmp_path: Path) -> None:
@@ -126,6 +151,59 @@ def test_rtsp_cameras_come_back(tmp_path: Path) -> None:
         del changes[0]
     assert changes[:8] == ([State.WARMING, State.LIVE, State.RECONNECTING] * 3)[:8]
     assert camera.reconnects == 2
+
+
+@pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg here (Debian: ffmpeg)")
+@pytest.mark.parametrize("kind", ["mjpeg", "udp"])
+def test_senders_over_http_and_udp_come_back(kind: str, tmp_path: Path) -> None:
+    """No window or state goes across a cut: each life's frames have numbers of their own."""
+    assert FFMPEG is not None
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/cam" if kind == "mjpeg" else f"udp://127.0.0.1:{port}"
+    parts = "multipart/x-mixed-replace;boundary=ffmpeg"
+    send = {
+        "mjpeg": ["mpjpeg", "-content_type", parts, "-listen", "1", url],
+        "udp": ["mpegts", f"{url}?pkt_size=1316"],
+    }[kind]
+    lives = 4
+    events: list[Event] = []
+    backend = Numbers(window=5, map_frame=2)
+    keep = Keep()
+    fleet = Fleet(
+        model_of(backend),
+        {"door": url},
+        sinks=lambda camera: [keep],
+        on_event=events.append,
+        reconnect=FAST,
+        timeout_s=1.5,
+    )
+    (camera,) = fleet.cameras
+    with fleet:
+        for life in range(lives):
+            clip = numbered_clip(
+                tmp_path / f"{life}.{'mkv' if kind == 'mjpeg' else 'ts'}",
+                *(0, SIZE),
+                codec="mjpeg" if kind == "mjpeg" else "libx264",
+                options={} if kind == "mjpeg" else {"g": "5", "bf": "0"},
+                numbers=_life(life),
+            )
+            options = ["-v", "quiet", "-re", "-i", str(clip), "-c", "copy", "-f"]
+            sender = subprocess.Popen([FFMPEG, *options, *send])
+            try:
+                until(lambda life=life: newest_are_of(life, keep.results))  # type: ignore[misc]
+            finally:
+                sender.kill()
+                sender.wait()
+            until(lambda: camera.state is State.RECONNECTING)
+    changes = [state for state, _ in groupby(event.state for event in events)]
+    if changes[0] is State.RECONNECTING:  # it was faster than the server
+        del changes[0]
+    silent = [State.STALLED] if kind == "udp" else []  # nobody says that the sender is gone
+    life_of_one = [State.WARMING, State.LIVE, *silent, State.RECONNECTING]
+    assert changes == [*life_of_one * lives, State.ENDED]
+    assert camera.reconnects == lives - 1
+    assert lives_of(keep.results, backend) == set(range(lives))
+    assert our_threads() == []
 
 
 @pytest.mark.parametrize("kind", ["tcp", "rtsp"])

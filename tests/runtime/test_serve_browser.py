@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import threading
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from itertools import combinations
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 
 from salstream.runtime.live.camera import Camera, State
 from salstream.runtime.serve import Server, serve
+from servers import serving
 from watching import Player, moving, playing, show
 
 webdriver: Any = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -490,6 +493,58 @@ def test_the_page_recovers_when_the_server_comes_back(
         page.until(lambda: page.changed("entrance", before), "it moves again")
     # A browser itself notes what could not be reached; the page adds nothing to that.
     assert [m for m in page.console() if "ERR_CONNECTION_REFUSED" not in m] == []
+
+
+@contextmanager
+def through_a_path(port: int) -> Iterator[tuple[str, threading.Event]]:
+    """A proxy in which a WebSocket that is used while the event is set dies without a word."""
+    died = threading.Event()
+
+    def pump(source: socket.socket, target: socket.socket, pictures: threading.Event) -> None:
+        with source, target, suppress(OSError):
+            while data := source.recv(65536):
+                if b"/pictures" in data[:200]:
+                    pictures.set()
+                if pictures.is_set() and died.is_set():
+                    over.wait()
+                target.sendall(data)
+
+    def talk(client: socket.socket) -> None:
+        pictures = threading.Event()
+        server = socket.create_connection(("127.0.0.1", port))
+        back = threading.Thread(target=pump, args=(server, client, pictures), daemon=True)
+        back.start()
+        pump(client, server, pictures)
+        back.join()
+
+    over = threading.Event()
+    with serving(talk) as shown:
+        yield f"http://127.0.0.1:{shown}/", died
+        over.set()
+
+
+def test_a_picture_is_not_called_live_when_it_is_old(
+    driver: Any, server: Server, cameras: dict[str, Camera]
+) -> None:
+    """The path of the pictures dies without a word, that of the figures does not."""
+    page = Page(driver)
+    with through_a_path(urlsplit(server.url).port or 0) as (url, died):
+        page.open(url)
+        page.until(lambda: page.canvas("entrance").shape == (360, 640, 3))
+        died.set()
+        time.sleep(1)
+        died.clear()  # for connections that are new
+        before = page.canvas("entrance")
+        time.sleep(1)
+        assert not page.changed("entrance", before)
+        page.until(lambda: page.state("entrance") == "late", "it is known to be old")
+        assert "no answer for" in page.text(page.card("entrance"), ".reason")
+        page.screenshot("late")
+        page.until(lambda: page.state("entrance") == "live", "it connects again")
+        page.until(lambda: page.changed("entrance", before), "it moves again")
+        assert not page.one("#alarm").is_displayed()
+        driver.get("about:blank")
+    assert page.console() == []
 
 
 def test_the_token_is_asked_for_once(driver: Any, cameras: dict[str, Camera]) -> None:

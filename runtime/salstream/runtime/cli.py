@@ -386,7 +386,11 @@ def _run_fleet(
     try:
         run_fleet(fleet, summaries, watch)
     except (KeyboardInterrupt, SystemExit):
-        _say("Interrupted: what was written so far is complete.")
+        incomplete = fleet.incomplete
+        if incomplete:
+            _say(f"Interrupted: what was written is not complete of {', '.join(incomplete)}.")
+        else:
+            _say("Interrupted: what was written so far is complete.")
         raise
     finally:
         if as_json and len(summaries) == 1:

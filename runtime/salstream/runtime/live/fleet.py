@@ -47,6 +47,7 @@ class Member:
         timings: Durations: ``decode``, ``preprocess``, ``infer``, ``capture_to_map`` (from the
             arrival of a frame's data until its map), ``write``, ``end_to_end``.
         error: What ended it; None: nothing did, or its source came to its end.
+        complete: Whether its outputs have been written and closed, and none of them failed.
     """
 
     def __init__(self, camera: Camera, source: ReconnectingSource, lock: threading.RLock) -> None:
@@ -57,12 +58,14 @@ class Member:
         self.feed: Feed | None = None
         self.timings = Timings()
         self.error: BaseException | None = None
+        self.complete = False
         self.unread: Captured | None = None
         self.captured = 0  # frames
         self.gone = 0  # dropped, and no window's any more
         self.turn = 0  # when it was served last
         self.fps: float | None = None
         self.sinks: list[Sink] = []
+        self.writer: int | None = None  # the thread that writes and closes them
         self.results: deque[tuple[Result, float]] = deque()
         self.captured_all = False
         self.served_all = False
@@ -188,7 +191,11 @@ class Fleet:
         self._raise()
 
     def __enter__(self) -> Self:
-        self._begin()
+        try:
+            self._begin()
+        except BaseException:  # a signal, for example
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -204,8 +211,17 @@ class Fleet:
         """Whether a camera has not ended yet."""
         return bool(self._workers) and not all(member.closed for member in self.members)
 
+    @property
+    def incomplete(self) -> list[str]:
+        """Names of cameras whose outputs failed, or are not closed (yet)."""
+        return [m.camera.name for m in self.members if m.sinks and not m.complete]
+
     def close(self) -> None:
-        """End all cameras and complete their outputs, within two seconds; safe to call again."""
+        """End all cameras and complete their outputs; safe to call again.
+
+        Within two seconds: outputs that take longer go on in their own threads, and are
+        ``incomplete`` until then.
+        """
         with self._work:
             self._stop = True
             self._work.notify_all()
@@ -214,10 +230,14 @@ class Fleet:
                 member.made.notify_all()
         for member in self.members:
             member.source.close()
+        if self._workers:
+            for member in self.members:
+                self._write(member)  # where no thread does: it was not started any more
         for threads, seconds in ((self._workers, _CLOSE_S), (self._captures, _LEAVE_S)):
             deadline = time.monotonic() + seconds
             for thread in threads:
-                thread.join(max(0.0, deadline - time.monotonic()))
+                if thread.is_alive():  # else it was never started, or is over
+                    thread.join(max(0.0, deadline - time.monotonic()))
 
     def _raise(self) -> None:
         if self._error is not None:
@@ -241,10 +261,10 @@ class Fleet:
                 for sink in self._sinks(member.camera) if self._sinks else ():
                     stack.enter_context(closing(sink))
                     member.sinks.append(sink)
-            stack.pop_all()  # from here on the writers close them
-        self._workers = [_thread("predict", self._predict)]
-        self._workers += [_thread("write", self._write, m) for m in self.members if m is not here]
-        self._captures = [_thread("capture", self._capture, m) for m in self.members]
+            writers = [_thread("write", self._write, m) for m in self.members if m is not here]
+            self._captures = [_thread("capture", self._capture, m) for m in self.members]
+            self._workers = [_thread("predict", self._predict), *writers]
+            stack.pop_all()  # from here on the writers close them, or close() does
         for thread in (*self._workers, *self._captures):
             thread.start()
 
@@ -396,6 +416,12 @@ class Fleet:
     # Outputs: one thread for each camera
 
     def _write(self, member: Member) -> None:
+        """Write a camera's outputs until its end; does nothing where another thread does."""
+        me = threading.get_ident()
+        with self._work:
+            if member.closed or member.writer not in (None, me):
+                return
+            member.writer = me
         error: BaseException | None = None
         try:
             with about(member.camera.name), ExitStack() as stack:
@@ -414,6 +440,7 @@ class Fleet:
         finally:
             member.leaving = True
             member.source.close()
+            member.complete = error is None
             member.error = error = member.error or error
             member.camera.enter(*((State.FAILED, str(error)) if error else (State.ENDED, None)))
             with self._work:

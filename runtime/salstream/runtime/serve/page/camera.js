@@ -9,13 +9,20 @@ const NOTICES = {
   reconnecting: "Reconnecting…",
   failed: "Failed",
   ended: "Ended",
+  late: "The picture is old",
 };
+// The server answers within a second, with or without a picture.
+const PATIENCE_MS = 6000;
+const MORE_PATIENCE_MS = 12000; // the next time, should a picture need longer on its way
 
 export class CameraCard {
   #socket = null;
   #query = "";
   #asked = false;
   #seen = false;
+  #begun = null; // when this socket was opened or asked; null: it owes no answer
+  #silent = null; // since when there has been no answer, from this socket or those before it
+  #patience = PATIENCE_MS;
 
   constructor(name, enlarge) {
     this.name = name;
@@ -47,17 +54,22 @@ export class CameraCard {
   show(camera, options, now) {
     this.camera = camera;
     this.#choose(options);
-    const dead = camera.state !== "live";
-    this.element.dataset.state = camera.state;
-    this.#find(".state").textContent = camera.state;
-    this.#find(".notice").textContent = dead ? NOTICES[camera.state] ?? camera.state : "";
-    const since = `${camera.state} for ${duration(now - camera.since)}`;
+    if (age(this.#begun) > this.#patience) this.#hangUp();
+    const late = camera.state === "live" && age(this.#silent) > PATIENCE_MS;
+    const state = late ? "late" : camera.state;
+    const dead = state !== "live";
+    this.element.dataset.state = state;
+    this.#find(".state").textContent = state;
+    this.#find(".notice").textContent = dead ? NOTICES[state] ?? state : "";
+    const since = late
+      ? `no answer for ${duration(age(this.#silent) / 1000)}, asking again`
+      : `${state} for ${duration(now - camera.since)}`;
     this.#find(".reason").textContent = dead
       ? [since, camera.reason].filter(Boolean).join(": ")
       : camera.reason ?? "";
     this.#find(".source").textContent = camera.source;
     this.#find(".source").title = camera.source;
-    this.canvas.setAttribute("aria-label", `${this.name}, ${camera.state}`);
+    this.canvas.setAttribute("aria-label", `${this.name}, ${state}`);
     this.#figure("fps", camera.fps.toFixed(1));
     for (const name of ["frames", "dropped", "reconnects"]) {
       this.#figure(name, camera[name].toLocaleString("en"));
@@ -93,20 +105,45 @@ export class CameraCard {
     const origin = location.origin.replace(/^http/, "ws");
     const socket = new WebSocket(`${origin}${this.address}/pictures`);
     socket.binaryType = "blob";
-    socket.onopen = () => this.#ask();
+    socket.onopen = () => {
+      this.#begun = null;
+      this.#ask();
+      if (!this.#asked) this.#silent = null; // nobody looks
+    };
     socket.onmessage = async ({ data }) => {
+      if (age(this.#begun) < PATIENCE_MS) this.#patience = PATIENCE_MS;
+      this.#begun = this.#silent = null;
       try {
         if (data.size) await this.#paint(data);
       } finally {
-        this.#asked = false;
-        this.#ask();
+        if (this.#socket === socket) {
+          this.#asked = false;
+          this.#ask();
+        }
       }
     };
-    socket.onclose = () => {
-      this.#socket = null;
-      this.#asked = false;
-    };
+    socket.onclose = () => this.#forget();
     this.#socket = socket;
+    this.#wait();
+  }
+
+  // A path that died without a word: closing it takes as long, so nothing more is heard of it.
+  #hangUp() {
+    const socket = this.#socket;
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.close();
+    this.#forget();
+    this.#patience = MORE_PATIENCE_MS;
+  }
+
+  #forget() {
+    this.#socket = this.#begun = null;
+    this.#asked = false;
+  }
+
+  #wait() {
+    this.#begun = performance.now();
+    this.#silent ??= this.#begun;
   }
 
   // One question at a time: the answer is the newest picture, whatever happened meanwhile.
@@ -114,6 +151,7 @@ export class CameraCard {
     const ready = this.#socket?.readyState === WebSocket.OPEN;
     if (!ready || this.#asked || !this.#seen || document.hidden) return;
     this.#asked = true;
+    this.#wait();
     this.#socket.send(this.#query);
   }
 
@@ -134,6 +172,11 @@ export class CameraCard {
   #find(selector) {
     return this.element.querySelector(selector);
   }
+}
+
+// Milliseconds since a moment; none since null.
+function age(moment) {
+  return moment === null ? 0 : performance.now() - moment;
 }
 
 export function duration(seconds) {
