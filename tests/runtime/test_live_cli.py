@@ -110,6 +110,11 @@ def test_a_service_that_is_asked_to_end(tmp_path: Path, graph: Path, camera: str
             frames = sum(1 for _ in container.decode(video=0))
         written = sum(line["camera"] == name for line in said)
         assert abs(frames - written) <= 1
+        summary = json.loads(out)["cameras"][name]
+        assert summary["maps"] <= written <= summary["maps"] + 1
+        parts = ("maps", "skipped", "dropped", "unfinished")
+        assert summary["frames"] == sum(summary[part] for part in parts)
+        assert summary["unfinished"] >= 0
     cameras: dict[str, Any] = json.loads(out)["cameras"]
     assert set(cameras) == {"door", "yard", "silent", "absent"}
     assert cameras["door"]["maps"] > 5

@@ -199,16 +199,30 @@ def test_limits_of_segments(tmp_path: Path) -> None:
 # Lists of cameras
 
 
+@pytest.mark.parametrize(
+    ("outputs", "words"),
+    [
+        (Outputs(save="a/x.mp4", jsonl="a/../a/x.mp4"), "--save and --jsonl both want"),
+        (Outputs(maps="a", conspicuity="a"), "--maps and --conspicuity both want a"),
+        (Outputs(save="{camera}.mp4", jsonl="door.mp4"), "--save and --jsonl both want door.mp4"),
+    ],
+)
+def test_outputs_do_not_overwrite_each_other(outputs: Outputs, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        outputs.check({"door": "0"}, as_json=False)
+    Outputs(jsonl="all.jsonl").check({"door": "0", "yard": "1"}, as_json=False)
+
+
 def test_cameras_from_the_command_line_and_a_file(tmp_path: Path) -> None:
     listing = tmp_path / "cameras.txt"
     listing.write_text(
-        "# the house\n\ndoor = rtsp://me:pw@host/1?x=y\n  rtsp://host/2\n"
+        "# the house\n\ndoor = rtsp://me:p#w@host/1?x=y # in front\n  rtsp://host/2\n"
         "v4l2src device=/dev/video0 ! videoconvert ! appsink\n"
     )
     assert read_cameras(["0", "roof=http://host/?a=b"], listing) == {
         "camera1": "0",
         "roof": "http://host/?a=b",
-        "door": "rtsp://me:pw@host/1?x=y",
+        "door": "rtsp://me:p#w@host/1?x=y",
         "camera4": "rtsp://host/2",
         "camera5": "v4l2src device=/dev/video0 ! videoconvert ! appsink",
     }
@@ -220,6 +234,8 @@ def test_cameras_from_the_command_line_and_a_file(tmp_path: Path) -> None:
         ("a = 0\n\na = 1\n", ("line 3", "two cameras", "'a'")),
         ("a = 0\nmy door = 1\n", ("line 2", "'my door = 1'", "name = source")),
         ("a = \n", ("line 1", "name = source")),
+        ("yard rtsp://me:geheim@host\n", ("line 1", "yard rtsp://me:***@host", "name = source")),
+        ("a.b = rtsp://me:geheim@host\n", ("line 1", "name = source")),
         ("a = rtps://me:geheim@host\n", ("line 1", "rtps://me:***@host", "rtsp://")),
         ("a = 0\nb = nothing.mp4\n", ("line 2", "nothing.mp4")),
         ("# nothing\n", ("no camera", "cameras.txt")),
@@ -242,6 +258,8 @@ def test_no_camera_and_no_list(tmp_path: Path) -> None:
         read_cameras([], tmp_path / "missing.txt")
     with pytest.raises(UsageError, match=r"b: nothing\.mp4 does not exist"):
         read_cameras(["a=0", "b=nothing.mp4"])
+    with pytest.raises(UsageError, match=r"'do\.or=rtsp://host' is not a camera: .* letters"):
+        read_cameras(["do.or=rtsp://host"])
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="not text"):

@@ -83,7 +83,20 @@ def main() -> None:
 
 
 def _main() -> None:
-    _end_in_order()
+    asked = _end_in_order()
+    try:
+        _run_app()
+    except (ImportError, KeyboardInterrupt, SalstreamError) as error:
+        # a library whose import is interrupted seems not to be there
+        if number := asked():
+            sys.exit(128 + number)
+        if not isinstance(error, SalstreamError):
+            raise
+        _say(f"Error: {error}", logging.ERROR)
+        sys.exit(error.exit_code)
+
+
+def _run_app() -> None:
     load_commands()
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     logging.getLogger("salstream").setLevel(logging.INFO)
@@ -96,27 +109,27 @@ def _main() -> None:
     except _Misuse as error:  # else Typer draws a box
         _say(f"Error: {error.format_message()}", logging.ERROR)
         sys.exit(error.exit_code)
-    except SalstreamError as error:
-        _say(f"Error: {error}", logging.ERROR)
-        sys.exit(error.exit_code)
     except OSError as error:  # standard output is full, for example
         with suppress(OSError):
             _say(f"Error: {error.strerror or error}", logging.ERROR)
         sys.exit(SalstreamError.exit_code)
 
 
-def _end_in_order() -> None:
+def _end_in_order() -> Callable[[], int]:
     """Let Ctrl-C and SIGTERM end the program in order: files are closed on the way out.
 
     Who asks again while it ends is not heard, as long as an orderly end may take; after that the
     program ends at once.
+
+    Returns:
+        What says which of the two has come; 0: none yet.
     """
-    asked_s: float | None = None
+    asked, asked_s = 0, 0.0
 
     def end(number: int, frame: FrameType | None) -> None:
-        nonlocal asked_s
-        if asked_s is None:
-            asked_s = time.monotonic()
+        nonlocal asked, asked_s
+        if not asked:
+            asked, asked_s = number, time.monotonic()
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
             sys.exit(128 + number)
@@ -124,7 +137,7 @@ def _end_in_order() -> None:
             os._exit(128 + number)
 
     def ignore() -> None:  # Python takes its handlers away before it is gone itself
-        for number in heard if asked_s is not None else ():
+        for number in heard if asked else ():
             signal.signal(number, signal.SIG_IGN)
 
     heard = [signal.SIGTERM]
@@ -133,6 +146,7 @@ def _end_in_order() -> None:
     for number in heard:
         signal.signal(number, end)
     atexit.register(ignore)
+    return lambda: asked
 
 
 @app.command()

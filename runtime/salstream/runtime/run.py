@@ -29,12 +29,14 @@ class Summary:
         model: Name and domain of the graph.
         backend: Inference library and device.
         frames: Frames read.
-        maps: Maps made; of a run over cameras also those that an output was too slow for.
+        maps: Maps made, and written where there are outputs.
         skipped: Frames without a map because of the start policy.
         dropped: Frames of a live source that came faster than the model.
+        unfinished: Frames that were on their way when the run was ended.
         damaged: Packets that could not be decoded.
         reconnects: Times that frames came again after a live source had failed.
         phases: Interleaved recurrent passes.
+        stride: Distance of a window's frames.
         seconds: From the first frame asked for to the last output closed.
         fps: Maps per second.
         latency_ms: p50, p95 and p99 by stage: ``decode``, ``preprocess``, ``infer``,
@@ -51,12 +53,18 @@ class Summary:
     maps: int = 0
     skipped: int = 0
     dropped: int = 0
+    unfinished: int = 0
     damaged: int = 0
     reconnects: int = 0
     phases: int = 1
+    stride: int = 1
     seconds: float = 0.0
     fps: float = 0.0
     latency_ms: dict[str, dict[str, float]] | None = None
+
+    def count_unfinished(self) -> None:
+        """Set ``unfinished`` to what is left of the frames."""
+        self.unfinished = self.frames - self.maps - self.skipped - self.dropped
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary for programs."""
@@ -70,6 +78,7 @@ def summary_of(model: SaliencyModel, stream: Stream) -> Summary:
         model=model.spec.name,
         backend=model.backend.name,
         phases=stream.predictor.phases,
+        stride=stream.predictor.stride,
     )
 
 
@@ -104,6 +113,7 @@ def consume(stream: Stream, sinks: Iterable[Sink], summary: Summary) -> None:
     finally:
         summary.frames, summary.skipped = stream.frames, stream.skipped
         summary.dropped = stream.dropped
+        summary.count_unfinished()
         summary.damaged = getattr(stream.source, "damaged", 0)
         summary.seconds = round(time.perf_counter() - begin, 3)
         summary.fps = round(summary.maps / summary.seconds, 2) if summary.seconds else 0.0
@@ -115,9 +125,11 @@ def print_summary(summary: Summary, console: Console) -> None:
     console.print(
         f"{summary.frames} frames in, {summary.maps} maps out, {summary.skipped} skipped, "
         f"{summary.dropped} dropped, {summary.damaged} damaged packets"
-        f"{f', {summary.reconnects} reconnects' if summary.reconnects else ''}; "
+        f"{f', {summary.reconnects} reconnects' if summary.reconnects else ''}"
+        f"{f', {summary.unfinished} unfinished' if summary.unfinished else ''}; "
         f"{summary.seconds:.1f} s, {summary.fps:.1f} maps per second "
-        f"({summary.model} on {summary.backend}, phases: {summary.phases})",
+        f"({summary.model} on {summary.backend}, phases: {summary.phases}, "
+        f"stride: {summary.stride})",
         soft_wrap=True,
     )
     if not summary.latency_ms:

@@ -61,6 +61,7 @@ class Member:
         self.complete = False
         self.unread: Captured | None = None
         self.captured = 0  # frames
+        self.written = 0  # results that reached every output
         self.gone = 0  # dropped, and no window's any more
         self.turn = 0  # when it was served last
         self.fps: float | None = None
@@ -432,6 +433,7 @@ class Fleet:
                     with member.timings.measure("write"):
                         for sink in member.sinks:
                             sink.write(result)
+                    member.written += 1
                     member.timings.add("end_to_end", time.perf_counter() - begin)
         except StopStream:
             pass

@@ -78,30 +78,30 @@ def share_memory() -> None:
 
 
 def summaries_of(fleet: Fleet, seconds: float) -> dict[str, Summary]:
-    """Return what each camera did, by its name.
-
-    Their ``maps`` are those made and published: the last ones may not have reached an output
-    when the run was ended.
-    """
+    """Return what each camera did, by its name."""
     summaries = {}
     for member in fleet.members:
         status = member.camera.status()
         predictor = member.predictor
-        summaries[member.camera.name] = Summary(
+        maps = member.written if member.sinks else status.maps
+        summary = Summary(
             source=member.camera.source,
             model=fleet.model.spec.name,
             backend=fleet.model.backend.name,
             frames=status.frames,
-            maps=status.maps,
+            maps=maps,
             skipped=predictor.skipped if predictor else 0,
             dropped=status.dropped,
             damaged=member.source.damaged,
             reconnects=status.reconnects,
             phases=predictor.phases if predictor else 1,
+            stride=predictor.stride if predictor else 1,
             seconds=round(seconds, 3),
-            fps=round(status.maps / seconds, 2) if seconds else 0.0,
+            fps=round(maps / seconds, 2) if seconds else 0.0,
             latency_ms=member.timings.percentiles(),
         )
+        summary.count_unfinished()
+        summaries[member.camera.name] = summary
     return summaries
 
 
