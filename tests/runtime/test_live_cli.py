@@ -9,11 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from itertools import count
+from contextlib import contextmanager
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ import pytest
 
 from clips import number_image, numbered_clip
 from cpp import tiny
+from live import until
 from servers import free_port, send_jpegs, serving
 
 PROGRAM = Path(sys.executable).with_name("salstream")
@@ -153,6 +156,72 @@ def test_who_asks_again_while_it_ends_changes_nothing(
         with av.open(tmp_path / f"{name}.mp4") as container:
             frames = sum(1 for _ in container.decode(video=0))
         assert abs(frames - said.count(name)) <= 1
+
+
+@contextmanager
+def cameras_in(phase: str) -> Iterator[tuple[str, list[socket.socket], threading.Event]]:
+    """A server of many cameras: silent, sending, or sending until the event is set."""
+    clients: list[socket.socket] = []
+    gone = threading.Event()
+
+    def talk(client: socket.socket) -> None:
+        clients.append(client)
+        if phase == "connecting":
+            gone.wait(20)
+        jpegs = (cv2.imencode(".jpg", number_image(n, (96, 128)))[1].tobytes() for n in count())
+        if not gone.is_set():
+            send_jpegs(client, takewhile(lambda _: not gone.is_set(), jpegs), 30)
+
+    with serving(talk) as port:
+        scheme = "rtsp" if phase == "connecting" else "http"
+        yield f"{scheme}://127.0.0.1:{port}/", clients, gone
+        gone.set()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("phase", ["connecting", "live", "reconnecting"])
+def test_a_run_ends_within_two_seconds(tmp_path: Path, graph: Path, phase: str) -> None:
+    lines = tmp_path / "points.jsonl"
+    names = ["a", "b", "c", "d"]
+    with cameras_in(phase) as (url, clients, gone):
+        program = start(
+            graph,
+            *(f"{name}={url}" for name in names),
+            *("--jsonl", lines, "--save", tmp_path / "{camera}.mp4"),
+            *("--segment-seconds", "0.5", "--log-json"),
+        )
+        until(lambda: len(clients) >= len(names), 20)
+        if phase != "connecting":
+            until_written(lines, 150)
+        if phase == "reconnecting":
+            gone.set()
+            until(lambda: len(clients) >= 2 * len(names), 20)  # all of them tried again
+        begin = time.monotonic()
+        program.send_signal(signal.SIGTERM)
+        _, err = program.communicate(timeout=10)
+        took_s = time.monotonic() - begin
+    assert program.returncode == 143, err
+    log = [json.loads(line) for line in err.splitlines()]
+    assert log[-1]["message"] == "Interrupted: what was written so far is complete."
+    assert took_s < 2, "with the interpreter's own end"
+    said = [json.loads(line)["camera"] for line in lines.read_text().splitlines()]
+    for name in names:
+        pieces = sorted(tmp_path.glob(f"{name}-*.mp4"))
+        assert bool(pieces) == (phase != "connecting")
+        assert abs(sum(map(frames_of, pieces)) - said.count(name)) <= 1
+
+
+def frames_of(path: Path) -> int:
+    """Return how many frames there are in a file that was closed in order."""
+    data, boxes, at = path.read_bytes(), [], 0
+    while at < len(data):
+        boxes.append(data[at + 4 : at + 8])
+        at += int.from_bytes(data[at : at + 4])
+    assert at == len(data)
+    assert b"moov" in boxes
+    assert b"moof" not in boxes, "it is as it grew, and was not completed"
+    with av.open(path) as container:
+        return sum(1 for _ in container.decode(video=0))
 
 
 SLOW_DISK = """

@@ -189,6 +189,18 @@ def test_segments_age_while_nothing_is_written(
     assert not [t for t in threading.enumerate() if t.name == "salstream-segments"]
 
 
+@pytest.mark.parametrize(
+    ("limits", "threads"), [({}, 0), ({"keep_gb": 1}, 1), ({"keep_hours": 1}, 1)]
+)
+def test_only_segments_with_a_limit_have_a_thread(
+    tmp_path: Path, limits: dict[str, float], threads: int
+) -> None:
+    segments = Segments(tmp_path / "door.mp4", 10, **limits)
+    ours = [thread for thread in threading.enumerate() if thread.name == "salstream-segments"]
+    segments.close()
+    assert len(ours) == threads
+
+
 def test_limits_of_segments(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="length"):
         Segments(tmp_path / "a.mp4", 0)

@@ -33,7 +33,7 @@ from salstream.runtime.live.camera import Camera, State
 from salstream.runtime.live.points import JsonLines, record
 from salstream.runtime.overlay import COLORMAPS
 from salstream.runtime.serve import app, serve, server
-from salstream.runtime.serve.feed import Feed, step_back
+from salstream.runtime.serve.broadcast import Broadcast, step_back
 from salstream.runtime.serve.pictures import View, draw, jpeg
 from watching import Player, ask, moving, playing, show
 
@@ -125,12 +125,12 @@ def test_the_listing_says_what_every_camera_does(still: Camera) -> None:
 
 def test_the_history_has_a_gap_where_no_map_came(still: Camera) -> None:
     with ThreadPoolExecutor(1) as pool:
-        feed = Feed(still, pool, pool)
-        feed.sample(still.status())
-        feed.sample(still.status())
+        broadcast = Broadcast(still, pool, pool)
+        broadcast.sample(still.status())
+        broadcast.sample(still.status())
         still.publish(moving(4), 0.08)
-        feed.sample(still.status())
-    assert list(feed.history) == [[40.0, 40.0, 40.0], None, [60.0, 78.0, 79.6]]
+        broadcast.sample(still.status())
+    assert list(broadcast.history) == [[40.0, 40.0, 40.0], None, [60.0, 78.0, 79.6]]
 
 
 @pytest.mark.parametrize(
@@ -340,22 +340,22 @@ def test_while_a_picture_is_made_newer_results_replace_each_other() -> None:
         may_go_on.wait(5)
         return b"%d" % result.index
 
-    async def watch(feed: Feed) -> list[tuple[int, bytes]]:
-        clients = [asyncio.create_task(feed.made(0, "view", slow)) for _ in range(5)]
+    async def watch(broadcast: Broadcast) -> list[tuple[int, bytes]]:
+        clients = [asyncio.create_task(broadcast.made(0, "view", slow)) for _ in range(5)]
         await asyncio.sleep(0.05)
         for index in range(1, 50):
             camera.publish(moving(index), 0.01)
-        late = asyncio.create_task(feed.made(0, "view", slow))
+        late = asyncio.create_task(broadcast.made(0, "view", slow))
         clients[0].cancel()
         await asyncio.sleep(0.05)
         may_go_on.set()
         answers = await asyncio.gather(*clients[1:], late)
-        answers.append(await feed.made(1, "view", slow))
+        answers.append(await broadcast.made(1, "view", slow))
         return answers
 
     camera.publish(moving(0), 0.01)
     with ThreadPoolExecutor(1) as waiters, ThreadPoolExecutor(2) as makers:
-        answers = asyncio.run(watch(Feed(camera, waiters, makers)))
+        answers = asyncio.run(watch(Broadcast(camera, waiters, makers)))
     assert answers == [*[(1, b"0")] * 5, (50, b"49")]
     assert seen == [0, 49]
 
@@ -364,14 +364,14 @@ def test_the_views_that_are_remembered_are_few() -> None:
     camera = Camera("door", "")
     camera.publish(MOVING[0], 0.01)
 
-    async def watch(feed: Feed) -> None:
+    async def watch(broadcast: Broadcast) -> None:
         for number in range(100):
-            await feed.made(0, number, lambda _: b"x" * 1000)
+            await broadcast.made(0, number, lambda _: b"x" * 1000)
 
     with ThreadPoolExecutor(2) as pool:
-        feed = Feed(camera, pool, pool)
-        asyncio.run(watch(feed))
-    assert len(feed._made) <= 8
+        broadcast = Broadcast(camera, pool, pool)
+        asyncio.run(watch(broadcast))
+    assert len(broadcast._made) <= 8
 
 
 # WebSockets

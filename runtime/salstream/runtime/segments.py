@@ -26,7 +26,7 @@ class Segments:
 
     Args:
         path: Folder, name and suffix.
-        seconds: Length of a piece; None: one piece, however long.
+        seconds: Length of a piece.
         keep_gb: Remove the oldest while all of them are larger than this, in 10⁹ bytes.
         keep_hours: Remove those that were completed longer ago.
         opacity: Of the colour, in [0, 1].
@@ -58,8 +58,11 @@ class Segments:
         self._begin_s: float | None = None
         self._video = self._next()
         self._closed = threading.Event()
-        self._keeper = threading.Thread(target=self._keep, name="salstream-segments", daemon=True)
-        self._keeper.start()
+        self._keeper: threading.Thread | None = None
+        if self._keep_bytes is not None or self._keep_s is not None:
+            name = "salstream-segments"
+            self._keeper = threading.Thread(target=self._keep, name=name, daemon=True)
+            self._keeper.start()
 
     def write(self, result: Result) -> None:
         """Add one frame, to a new piece where the last one is long enough."""
@@ -75,7 +78,8 @@ class Segments:
     def close(self) -> None:
         """Complete the last piece."""
         self._closed.set()
-        self._keeper.join()
+        if self._keeper is not None:
+            self._keeper.join()
         self._video.close()
         self._remove_old()
 

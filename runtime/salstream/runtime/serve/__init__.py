@@ -7,7 +7,7 @@
     server.close()
 
 `server` opens the address and ends the thread, `guard` says who may come in, `app` answers,
-`feed` makes each picture once for all who watch, `pictures` draws it, `metrics` counts. What
+`broadcast` makes each picture once for all who watch, `pictures` draws it, `metrics` counts. What
 the browser gets lies in `page/`. It needs the extra `serve`.
 """
 

@@ -22,7 +22,7 @@ from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.runtime.live.camera import Camera, State
 from salstream.runtime.results import Result
 from salstream.runtime.serve import metrics
-from salstream.runtime.serve.feed import Feed, step_back
+from salstream.runtime.serve.broadcast import Broadcast, step_back
 from salstream.runtime.serve.guard import MOST_BYTES, Guard, middleware
 from salstream.runtime.serve.pictures import View, jpeg, png
 
@@ -86,7 +86,7 @@ class Page:
         self._points = points
         self._waiters = ThreadPoolExecutor(len(cameras), "salstream-page-wait")
         self._makers = ThreadPoolExecutor(_MAKERS, "salstream-page-make", step_back)
-        self._feeds = {c.name: Feed(c, self._waiters, self._makers) for c in cameras}
+        self._broadcasts = {c.name: Broadcast(c, self._waiters, self._makers) for c in cameras}
         self._watchers = 0
         self._snapshots = 0
         self._listing = b""
@@ -121,7 +121,7 @@ class Page:
 
     async def health(self, request: web.Request) -> web.Response:
         """Say 200 if every camera is live or came to its end, else 503 and which are not."""
-        statuses = [feed.camera.status() for feed in self._feeds.values()]
+        statuses = [broadcast.camera.status() for broadcast in self._broadcasts.values()]
         ill = {
             status.name: {"state": status.state, "reason": status.reason}
             for status in statuses
@@ -139,22 +139,22 @@ class Page:
         """List what is known of each camera, and the time here, which ``since`` refers to."""
         now = time.monotonic()
         if now - self._listed > _LISTING_S:
-            listed = [self._describe(feed) for feed in self._feeds.values()]
+            listed = [self._describe(broadcast) for broadcast in self._broadcasts.values()]
             self._listing = json.dumps({"time": time.time(), "cameras": listed}).encode()
             self._listed = now
         return web.Response(body=self._listing, content_type="application/json")
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """Show a view as MJPEG, for programs; a browser opens six of them at most."""
-        feed, view = self._feed(request), View.of(request.query)
-        self._check(feed, view)
+        broadcast, view = self._broadcast(request), View.of(request.query)
+        self._check(broadcast, view)
         kind = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
         answer = web.StreamResponse(headers={"Content-Type": kind})
         await answer.prepare(request)
         await answer.write(f"--{_BOUNDARY}\r\n".encode())
         number = 0
         while True:
-            number, picture = await feed.made(number, view, partial(jpeg, view=view))
+            number, picture = await broadcast.made(number, view, partial(jpeg, view=view))
             head = f"Content-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
             async with _prompt(request):
                 # The boundary follows at once: browsers show a picture when they see it.
@@ -168,17 +168,17 @@ class Page:
         The one who looks sets the pace, so nothing waits in between. Where nothing new comes
         for a second the answer is an empty message, and the client asks again.
         """
-        feed = self._feed(request)
+        broadcast = self._broadcast(request)
         socket = await _open(request)
         number, shown = 0, View()
         async for message in socket:
             try:
                 view = View.of(dict(parse_qsl(str(message.data), keep_blank_values=True)))
-                self._check(feed, view)
+                self._check(broadcast, view)
                 number = number if view == shown else 0
                 shown = view
                 async with asyncio.timeout(_PATIENCE_S):
-                    number, picture = await feed.made(number, view, partial(jpeg, view=view))
+                    number, picture = await broadcast.made(number, view, partial(jpeg, view=view))
             except TimeoutError:
                 picture = b""
             except UsageError as error:
@@ -190,16 +190,16 @@ class Page:
 
     async def snapshot(self, request: web.Request) -> web.StreamResponse:
         """Give a view of the newest result as PNG, at the frame's own size if that is sane."""
-        feed, view = self._feed(request), View.of(request.query)
-        newest = feed.camera.newest()
+        broadcast, view = self._broadcast(request), View.of(request.query)
+        newest = broadcast.camera.newest()
         if newest is None:
-            raise SalstreamError(f"{feed.camera.name} has no picture yet")
-        self._check(feed, view)
+            raise SalstreamError(f"{broadcast.camera.name} has no picture yet")
+        self._check(broadcast, view)
         if self._snapshots >= MOST_SNAPSHOTS:
             raise web.HTTPServiceUnavailable(text="too many snapshots at once; try again later")
         self._snapshots += 1
         making = asyncio.get_running_loop().run_in_executor(self._makers, png, newest[1], view)
-        name = quote(f"{feed.camera.name}-{newest[1].index:06d}.png", safe="")
+        name = quote(f"{broadcast.camera.name}-{newest[1].index:06d}.png", safe="")
         try:
             async with _prompt(request, _SNAPSHOT_S):
                 return await _download(request, name, await asyncio.shield(making))
@@ -214,8 +214,8 @@ class Page:
 
     async def points(self, request: web.Request) -> web.StreamResponse:
         """Send what ``points`` makes of each result as one line of JSON."""
-        feed, make = self._feed(request), self._points
-        name = feed.camera.name
+        broadcast, make = self._broadcast(request), self._points
+        name = broadcast.camera.name
         if make is None:
             raise web.HTTPNotFound(text="no points are made here")
         socket = await _open(request)
@@ -223,7 +223,7 @@ class Page:
         async def send() -> None:
             number = 0
             while True:
-                number, line = await feed.made(
+                number, line = await broadcast.made(
                     number, "points", lambda result: json.dumps(make(name, result)).encode()
                 )
                 async with _prompt(request):
@@ -243,33 +243,33 @@ class Page:
                 task.cancel()
         return socket
 
-    def _feed(self, request: web.Request) -> Feed:
+    def _broadcast(self, request: web.Request) -> Broadcast:
         name = request.match_info["name"]
         try:
-            return self._feeds[name]
+            return self._broadcasts[name]
         except KeyError:
             raise web.HTTPNotFound(text=f"there is no camera {name!r}") from None
 
-    def _check(self, feed: Feed, view: View) -> None:
+    def _check(self, broadcast: Broadcast, view: View) -> None:
         """Say that there are no conspicuity maps before the answer begins."""
-        newest = feed.camera.newest()
+        newest = broadcast.camera.newest()
         if view.kind == "conspicuity" and newest is not None and newest[1].conspicuity is None:
             raise UsageError(
-                f"{feed.camera.name} has no conspicuity maps; "
+                f"{broadcast.camera.name} has no conspicuity maps; "
                 "export the graph with: salstream export --conspicuity"
             )
 
-    def _describe(self, feed: Feed) -> dict[str, object]:
-        newest = feed.camera.newest()
-        return dataclasses.asdict(feed.camera.status()) | {
+    def _describe(self, broadcast: Broadcast) -> dict[str, object]:
+        newest = broadcast.camera.newest()
+        return dataclasses.asdict(broadcast.camera.status()) | {
             "conspicuity": newest is not None and newest[1].conspicuity is not None,
-            "history": list(feed.history),
+            "history": list(broadcast.history),
         }
 
     async def _sample(self) -> None:
         while True:
-            for feed in self._feeds.values():
-                feed.sample(feed.camera.status())
+            for broadcast in self._broadcasts.values():
+                broadcast.sample(broadcast.camera.status())
             await asyncio.sleep(_SAMPLE_S)
 
 

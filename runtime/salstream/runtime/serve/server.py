@@ -101,7 +101,7 @@ class Server:
     async def _serve(self, started: Future[asyncio.AbstractEventLoop]) -> None:
         from aiohttp import web
 
-        from salstream.runtime.serve.feed import step_back
+        from salstream.runtime.serve.broadcast import step_back
         from salstream.runtime.serve.guard import Connection
 
         limits: dict[str, Any] = {

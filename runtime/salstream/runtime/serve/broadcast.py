@@ -21,7 +21,7 @@ _HISTORY: Final = 121  # two minutes: a sample each second, the first and the la
 _NICENESS: Final = 5
 
 
-class Feed:
+class Broadcast:
     """What clients see of one camera.
 
     Nobody is kept up by anybody: the camera is only ever asked for its newest result, a
@@ -30,8 +30,8 @@ class Feed:
 
     Args:
         camera: Runs elsewhere.
-        waiters: One thread for each feed.
-        makers: Threads that make the pictures of all feeds.
+        waiters: One thread for each broadcast.
+        makers: Threads that make the pictures of all broadcasts.
 
     Attributes:
         history: p50, p95 and p99 of the latency in milliseconds, one entry for each call of
