@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 
 from clips import number_image, numbered_clip, read_number
@@ -267,12 +268,13 @@ def test_http_refusals(
     assert capfd.readouterr().err == ""
 
 
-def test_a_file_behind_http_waits(mp4: Path) -> None:
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-            pass
+class QuietFiles(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        pass
 
-    with serving(partial(Quiet, directory=str(mp4.parent))) as address:
+
+def test_a_file_behind_http_waits(mp4: Path) -> None:
+    with serving(partial(QuietFiles, directory=str(mp4.parent))) as address:
         source = open_source(f"http://{address}/{mp4.name}", timeout_s=TIMEOUT_S)
         assert not source.live
         assert source.frame_count == FRAMES
@@ -331,6 +333,39 @@ def test_udp_transport_stream(tmp_path: Path) -> None:
     assert len(numbers) > frames // 4
     assert numbers[-1] >= frames - 3
     assert numbers == list(range(numbers[0], numbers[-1] + 1))
+
+
+@pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg here (Debian: ffmpeg)")
+def test_hls_frames_come_when_they_are_due(tmp_path: Path) -> None:
+    """They arrive in pieces of two seconds; windows and latency want them one by one."""
+    assert FFMPEG is not None
+    clip = numbered_clip(tmp_path / "clip.mp4", 300, fps=30, options={"g": "60", "bf": "0"})
+    send = [FFMPEG, "-v", "error", "-re", "-i", str(clip), "-c", "copy", "-f", "hls"]
+    send += ["-hls_time", "2", "-hls_flags", "omit_endlist", str(tmp_path / "cam.m3u8")]
+    came: list[tuple[float, int]] = []
+    with serving(partial(QuietFiles, directory=str(tmp_path))) as address:
+        sender = subprocess.Popen(send)
+        try:
+            end = time.monotonic() + 20
+            while not (tmp_path / "cam2.ts").exists():
+                assert time.monotonic() < end
+                time.sleep(0.1)
+            # less than a piece lasts: frames that lie there keep the connection from being silent
+            with open_source(f"http://{address}/cam.m3u8", timeout_s=1.5) as source:
+                assert source.live
+                for frame in source:
+                    number = read_number(frame.image)
+                    assert number is not None
+                    came.append((time.monotonic(), number))
+                    if len(came) == 120:
+                        break
+        finally:
+            sender.kill()
+            sender.wait()
+    numbers = [number for _, number in came]
+    assert numbers == list(range(numbers[0], numbers[0] + 120))
+    late = [moment - came[0][0] - n / 30 for n, (moment, _) in enumerate(came)]
+    assert np.percentile(np.abs(late), 90) < 0.1
 
 
 @pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg here (Debian: ffmpeg)")

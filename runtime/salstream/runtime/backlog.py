@@ -1,4 +1,4 @@
-"""Packets of a live source that lie unread, because decoding takes longer than they last."""
+"""Packets of a live source that lie unread: because decoding is slow, or came in pieces."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ _LATE_S: Final = 1.0  # what lies longer for as long is left out, up to the next
 _FOLLOW: Final = 0.01  # of the difference, with each packet that had to be waited for
 _PROMPT: Final = 10  # packets in a row that had to be waited for: nothing lies unread
 _JUMP_S: Final = 3.0
+_AHEAD_S: Final = 60.0  # no server hands out more at once
 _DRAIN_S: Final = 0.5  # to read what lies there without decoding it
 
 
@@ -76,3 +77,17 @@ class StamplessBacklog:
         self._waited_s = arrived_s if waited or endless else min(self._waited_s, arrived_s)
         self.dropping = arrived_s - self._waited_s > _LATE_S
         return 0.0
+
+
+class Pace:
+    """When frames are due that arrive many at once: as far apart as their times."""
+
+    def __init__(self) -> None:
+        self._offset_s: float | None = None  # from their clock to ours
+
+    def wait_s(self, now_s: float, time_s: float) -> float:
+        """Return how many seconds to wait for a frame's turn; not above 0: it has come."""
+        wait_s = 0.0 if self._offset_s is None else self._offset_s + time_s - now_s
+        if self._offset_s is None or not -_LATE_S < wait_s < _AHEAD_S:
+            self._offset_s, wait_s = now_s - time_s, 0.0  # the first one, late, or another clock
+        return wait_s

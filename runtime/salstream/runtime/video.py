@@ -15,7 +15,7 @@ import av.error
 import av.format
 import av.stream
 
-from salstream.runtime.backlog import Backlog, StamplessBacklog
+from salstream.runtime.backlog import Backlog, Pace, StamplessBacklog
 from salstream.runtime.convert import Converter
 from salstream.runtime.errors import SalstreamError, UnusableSource
 from salstream.runtime.sources import Frame, Reader, redact, time_of
@@ -37,6 +37,7 @@ _DURATION_SLACK_S: Final = 0.5
 
 _IN_PIECES: Final = ("hls", "dash")
 _WAIT_S: Final = 0.003  # what is there already is read faster
+_LOOK_S: Final = 0.1  # how soon the end of a wait is noticed
 _ARRIVALS: Final = 64  # more than any decoder holds back
 
 _URL_OPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -184,8 +185,9 @@ class Video(Reader):
         self._arrived_s = 0.0  # when the newest packet came
         self._read_s = 0.0  # how long it took to read it
         self._arrivals: dict[int, float] = {}  # of packets, by the time that their picture shows
-        # what comes in pieces of seconds is late by nature
-        pieces = container.format.name in _IN_PIECES
+        # what comes in pieces of seconds lies unread by nature, until its turn comes
+        pieces = live and container.format.name in _IN_PIECES
+        self._pace = Pace() if pieces else None
         self._backlog: Backlog | StamplessBacklog | None = None
         if live and not pieces:
             self._backlog = StamplessBacklog() if self._arrival_clock else Backlog()
@@ -207,6 +209,8 @@ class Video(Reader):
                 time_s = self._time(picture, index)
                 # encoders that look ahead send pictures in another order
                 arrived_s = self._arrivals.pop(picture.pts or 0, self._arrived_s)
+                if self._pace is not None and time_s is not None:
+                    arrived_s = self._wait_for_turn(self._pace, time_s)
                 yield Frame(index, time_s, image, self._cut, arrived_s)
                 self._cut = False
                 index += 1
@@ -214,6 +218,14 @@ class Video(Reader):
             if self.damaged:
                 logger.warning("%s: damaged packets left out: %d", self.name, self.damaged)
         self._check_end(index)
+
+    def _wait_for_turn(self, pace: Pace, time_s: float) -> float:
+        """Wait until a frame is due, and return when that is."""
+        now_s = time.monotonic()
+        due_s = now_s + max(0.0, pace.wait_s(now_s, time_s))
+        while not self._closing and (left_s := due_s - time.monotonic()) > 0:
+            time.sleep(min(left_s, _LOOK_S))
+        return due_s
 
     def _check_end(self, frames: int) -> None:
         """Raise if there should have been more than these frames."""
