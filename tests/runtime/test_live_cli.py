@@ -257,8 +257,9 @@ def test_files_that_are_not_complete_are_named(tmp_path: Path, graph: Path, came
 def test_an_end_that_hangs_can_be_ended(number: signal.Signals) -> None:
     script = (
         "import time; from salstream.runtime import cli\n"
-        "cli._END_S = 0.5; cli._end_in_order(); print('ready', flush=True)\n"
-        "try: time.sleep(30)\nfinally: print('ending', flush=True); time.sleep(30)"
+        "cli._END_S = 0.5; cli._end_in_order()\n"
+        "try: print('ready', flush=True); time.sleep(30)\n"
+        "finally: print('ending', flush=True); time.sleep(30)"
     )
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     program = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
