@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import atexit
 import dataclasses
 import json
 import logging
 import os
 import re
-import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from functools import partial
 from importlib.metadata import entry_points
 from itertools import takewhile
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import typer
@@ -26,6 +22,7 @@ from rich.console import Console
 
 from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.runtime.logs import is_json, use_json
+from salstream.runtime.signals import end_in_order
 
 if TYPE_CHECKING:
     from salstream.runtime.live.camera import Camera, Event
@@ -53,7 +50,6 @@ _Backend = Annotated[
 ]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 DEFAULT_MODEL: Final = "unisal-dhf1k"
-_END_S: Final = 2.0  # an orderly end takes no longer
 # What Click raises for a command line that it cannot read, wherever Typer keeps its Click.
 _Misuse: Final = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
 
@@ -83,7 +79,7 @@ def main() -> None:
 
 
 def _main() -> None:
-    asked = _end_in_order()
+    asked = end_in_order()
     try:
         _run_app()
     except (ImportError, KeyboardInterrupt, SalstreamError) as error:
@@ -113,40 +109,6 @@ def _run_app() -> None:
         with suppress(OSError):
             _say(f"Error: {error.strerror or error}", logging.ERROR)
         sys.exit(SalstreamError.exit_code)
-
-
-def _end_in_order() -> Callable[[], int]:
-    """Let Ctrl-C and SIGTERM end the program in order: files are closed on the way out.
-
-    Who asks again while it ends is not heard, as long as an orderly end may take; after that the
-    program ends at once.
-
-    Returns:
-        What says which of the two has come; 0: none yet.
-    """
-    asked, asked_s = 0, 0.0
-
-    def end(number: int, frame: FrameType | None) -> None:
-        nonlocal asked, asked_s
-        if not asked:
-            asked, asked_s = number, time.monotonic()
-            if number == signal.SIGINT:
-                raise KeyboardInterrupt
-            sys.exit(128 + number)
-        if time.monotonic() - asked_s > _END_S:
-            os._exit(128 + number)
-
-    def ignore() -> None:  # Python takes its handlers away before it is gone itself
-        for number in heard if asked else ():
-            signal.signal(number, signal.SIG_IGN)
-
-    heard = [signal.SIGTERM]
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as for what runs in the background
-        heard.append(signal.SIGINT)
-    for number in heard:
-        signal.signal(number, end)
-    atexit.register(ignore)
-    return lambda: asked
 
 
 @app.command()

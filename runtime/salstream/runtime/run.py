@@ -17,6 +17,7 @@ from rich.table import Table
 from salstream.runtime.model import SaliencyModel
 from salstream.runtime.pipeline import Stream
 from salstream.runtime.results import Result
+from salstream.runtime.signals import held
 from salstream.runtime.sinks import Sink, StopStream
 
 
@@ -104,10 +105,12 @@ def consume(stream: Stream, sinks: Iterable[Sink], summary: Summary) -> None:
                 if opened:
                     with stream.timings.measure("postprocess"):
                         _ = result.saliency
-                    with stream.timings.measure("write"):
-                        for sink in opened:
-                            sink.write(result)
-                summary.maps += 1
+                with held():  # all outputs have the same results
+                    if opened:
+                        with stream.timings.measure("write"):
+                            for sink in opened:
+                                sink.write(result)
+                    summary.maps += 1
     except StopStream:
         pass
     finally:

@@ -26,6 +26,7 @@ from salstream.runtime.pipeline import Came, Captured, Feed, Made, Timings
 from salstream.runtime.predictor import Predictor, Start
 from salstream.runtime.preprocess import prepare
 from salstream.runtime.results import Result
+from salstream.runtime.signals import held
 from salstream.runtime.sinks import Sink, StopStream
 from salstream.runtime.sources import redact
 
@@ -430,10 +431,11 @@ class Fleet:
                     stack.enter_context(closing(sink))
                 while (item := self._next_result(member)) is not None:
                     result, begin = item
-                    with member.timings.measure("write"):
-                        for sink in member.sinks:
-                            sink.write(result)
-                    member.written += 1
+                    with held():  # all outputs have the same results
+                        with member.timings.measure("write"):
+                            for sink in member.sinks:
+                                sink.write(result)
+                        member.written += 1
                     member.timings.add("end_to_end", time.perf_counter() - begin)
         except StopStream:
             pass
