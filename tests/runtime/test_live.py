@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import subprocess
 import threading
@@ -10,6 +11,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import count, groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from fakes import FakeBackend, numbered, spec
 from live import FAST, SIZE, JpegLike, Keep, Numbers, Paced, model_of, our_threads, until
 from salstream.runtime import Predictor, Result, SalstreamError, UsageError
 from salstream.runtime.backends import Output
-from salstream.runtime.backlog import Backlog, StamplessBacklog
+from salstream.runtime.backlog import Backlog, Pace, StamplessBacklog
 from salstream.runtime.errors import UnusableSource
 from salstream.runtime.live.camera import Camera, Event, State
 from salstream.runtime.live.fleet import Fleet
@@ -146,6 +148,38 @@ def test_a_listener_that_raises_ends_no_camera(caplog: pytest.LogCaptureFixture)
     assert "the listener's own" in caplog.text
 
 
+def test_a_listener_that_hangs_holds_up_no_camera() -> None:
+    go_on = threading.Event()
+
+    def listen(event: Event) -> None:
+        if event.camera == "a" and event.state is State.RECONNECTING:
+            go_on.wait(10)
+
+    cameras = {
+        "a": partial(Paced, 20, 100, fault=SalstreamError("lost")),
+        "b": partial(Paced, 10_000, 100),
+    }
+    fleet = Fleet(model_of(FakeBackend(spec(5))), cameras, on_event=listen, timeout_s=0.2)
+    with fleet:
+        first, other = fleet.cameras
+        until(lambda: first.state is State.RECONNECTING)
+        maps = other.status().maps
+        until(lambda: other.status().maps > maps + 50, 5)
+        go_on.set()
+
+
+@pytest.mark.parametrize(
+    ("source", "comes_back"),
+    [
+        ("rtsp://me:file:x@host/profile:1", True),
+        ("rtspsrc location=rtsp://host ! appsink", True),
+        ("filesrc location=a.mp4 ! decodebin ! appsink", False),
+    ],
+)
+def test_what_comes_back(source: str, comes_back: bool) -> None:
+    assert ReconnectingSource(source, Camera("door", source))._endless == comes_back
+
+
 def test_giving_up() -> None:
     opened = 0
 
@@ -170,7 +204,7 @@ def test_a_camera_that_is_lost_at_once_each_time_is_no_success() -> None:
 
     def open_it() -> Source:
         opened.append(time.monotonic())
-        return Paced(3, 100, fault=SalstreamError("lost"))
+        return Paced(3, 1000, fault=SalstreamError("lost"))
 
     tried = Reconnect(tries=4, first_pause_s=0.2, longest_pause_s=10)
     frames, error = read_all(ReconnectingSource(open_it, Camera("door", "paced"), tried))
@@ -210,9 +244,8 @@ def test_a_stall_is_a_cut_and_is_said() -> None:
     fleet.run()
     states = [event.state for event in events]
     stall = states.index(State.STALLED)
-    assert states[:stall][-1] == State.LIVE
-    assert states[stall + 1 :][:2] == [State.WARMING, State.LIVE]
-    assert states[-1] == State.ENDED
+    assert states[stall + 1] is State.WARMING
+    assert states[-1] is State.ENDED
     for result in keep.results:
         window, _ = backend.asked(result.map)
         assert {number >= 10 for number in window} == {result.index >= 10}
@@ -546,6 +579,45 @@ def test_a_late_sender_loses_no_frames() -> None:
         assert lag_s < 0.01 or 10_000 < number < 10_020
 
 
+@pytest.mark.parametrize("busy", [0.0, 0.02, 0.1])
+def test_decoding_that_is_too_slow_is_seen_on_a_busy_machine(busy: float) -> None:
+    """Some reads take long although their packet lies there: 80 ms for each, 30 in a second."""
+    chance, backlog, now = random.Random(1), Backlog(), 0.0
+    lags = []
+    for number in range(1800):
+        due = number / 30
+        waited = due > now or chance.random() < busy
+        now = max(now, due)
+        backlog.add(now, due, waited=waited, key=number % 30 == 0)
+        lags.append(now - due)
+        now += 0.0005 if backlog.dropping else 0.08
+    assert max(lags) < 4
+
+
+def test_one_pause_of_a_network_is_no_new_clock() -> None:
+    backlog, now, lags = Backlog(), 0.0, []
+    for number in range(900):
+        due = number / 30
+        due = 14.0 if 10 < due < 14 else due  # all of four seconds at once
+        waited = due > now
+        now = max(now, due)
+        lag = backlog.add(now, number / 30, waited=waited, key=number % 300 == 0)
+        lags.append(abs(lag - (now - number / 30)))
+        assert not backlog.dropping
+        now += 0.005
+    assert max(lags) < 0.1
+
+
+def test_frames_that_come_in_pieces_wait_for_their_turn_and_not_for_a_clock() -> None:
+    pace = Pace()
+    waits = [pace.wait_s(5.0 + n / 30, n / 30) for n in range(60)]
+    assert max(map(abs, waits)) < 1e-6
+    assert pace.wait_s(7.0, 2.5) == pytest.approx(0.5)
+    assert pace.wait_s(7.5, 60.0) == 0  # another clock
+    assert pace.wait_s(7.5, 60.1) == pytest.approx(0.1)
+    assert pace.wait_s(7.5, 3.0) == 0
+
+
 @pytest.mark.parametrize("jump_s", [-60.0, -5.0, -2.0, 2.0, 5.0, 60.0])
 def test_a_sender_s_new_clock_is_no_lateness(jump_s: float) -> None:
     backlog = Backlog()
@@ -819,7 +891,7 @@ def test_outputs_that_are_not_complete_are_known() -> None:
     with fleet:
         until(lambda: all(camera.state is State.LIVE for camera in fleet.cameras))
         begin = time.monotonic()
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 3, "the slow one takes five seconds"
     assert fleet.incomplete == ["slow", "full"]
     closing_on.set()
     until(lambda: fleet.incomplete == ["full"])

@@ -174,8 +174,10 @@ def cameras_in(phase: str) -> Iterator[tuple[str, list[socket.socket], threading
 
     with serving(talk) as port:
         scheme = "rtsp" if phase == "connecting" else "http"
-        yield f"{scheme}://127.0.0.1:{port}/", clients, gone
-        gone.set()
+        try:
+            yield f"{scheme}://127.0.0.1:{port}/", clients, gone
+        finally:
+            gone.set()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
@@ -263,8 +265,9 @@ def test_a_reader_that_takes_nothing_holds_up_no_end(
         source = str(numbered_clip(tmp_path / "v.mp4", 3000, size=(96, 128)))
     lines = tmp_path / "points.jsonl"
     program = start(graph, source, "--save", "-", "--jsonl", lines)
+    until_written(lines, 1)
     written = -1
-    while written != (size := lines.stat().st_size if lines.exists() else 0) or not size:
+    while written != (size := lines.stat().st_size):
         written = size  # until the pipe is full
         time.sleep(1)
     begin = time.monotonic()

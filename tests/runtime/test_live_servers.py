@@ -198,6 +198,9 @@ def test_senders_over_http_and_udp_come_back(kind: str, tmp_path: Path) -> None:
     changes = [state for state, _ in groupby(event.state for event in events)]
     if changes[0] is State.RECONNECTING:  # it was faster than the server
         del changes[0]
+    recovered = [State.STALLED, State.WARMING, State.LIVE]  # where the machine was busy
+    while found := [n for n in range(len(changes)) if changes[n : n + 3] == recovered]:
+        del changes[found[0] : found[0] + 3]
     silent = [State.STALLED] if kind == "udp" else []  # nobody says that the sender is gone
     life_of_one = [State.WARMING, State.LIVE, *silent, State.RECONNECTING]
     assert changes == [*life_of_one * lives, State.ENDED]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 _LATE_S: Final = 1.0  # what lies longer for as long is left out, up to the next keyframe
 _FOLLOW: Final = 0.01  # of the difference, with each packet that had to be waited for
-_PROMPT: Final = 10  # packets in a row that had to be waited for: nothing lies unread
+# Packets in a row that had to be waited for: nothing lies unread. A single one may only show
+# that the machine is busy.
+_PROMPT: Final = 10
+_WAITED: Final = 3
 _JUMP_S: Final = 3.0
-_AHEAD_S: Final = 60.0  # no server hands out more at once
 _DRAIN_S: Final = 0.5  # to read what lies there without decoding it
 
 
@@ -26,26 +29,32 @@ class Backlog:
     def __init__(self) -> None:
         self.dropping = False
         self._promptest_s = float("inf")
-        self._delay_s = float("inf")
-        self._waits = 0
+        self._last: tuple[float, float] | None = None  # arrival and timestamp
+        self._waited: deque[float] = deque(maxlen=_PROMPT)  # delays, in a row
         self._late_since_s = float("inf")
         self._dropped_from = (0.0, 0.0)  # arrival and timestamp
 
     def add(self, arrived_s: float, stamp_s: float, *, waited: bool, key: bool) -> float:
         """Take the next packet and return how long it lay, in seconds."""
         delay_s = arrived_s - stamp_s
-        if not abs(delay_s - self._delay_s) < _JUMP_S:
-            self._promptest_s = delay_s  # another clock
-        self._delay_s = delay_s
+        if self._last is not None:
+            elapsed_s, step_s = arrived_s - self._last[0], stamp_s - self._last[1]
+            if not -_JUMP_S < step_s < elapsed_s + _JUMP_S:
+                self._promptest_s = delay_s  # another clock
+                self._waited.clear()
+        self._last = arrived_s, stamp_s
         self._promptest_s = min(self._promptest_s, delay_s)
-        self._waits = self._waits + 1 if waited else 0
-        if self._waits >= _PROMPT:
-            self._promptest_s = delay_s
-        elif waited:  # or only the machine was busy
+        if waited:
+            self._waited.append(delay_s)
+        else:
+            self._waited.clear()
+        if len(self._waited) == _PROMPT:
+            self._promptest_s = min(self._waited)
+        elif waited:
             self._promptest_s += _FOLLOW * (delay_s - self._promptest_s)
         lag_s = delay_s - self._promptest_s
         # what a network held back comes at once, and is soon worked off: that is no lateness
-        late = lag_s > _LATE_S and not waited
+        late = lag_s > _LATE_S and len(self._waited) < _WAITED
         self._late_since_s = min(self._late_since_s, arrived_s) if late else float("inf")
         if not self.dropping and arrived_s - self._late_since_s > _LATE_S:
             self.dropping, self._dropped_from = True, (arrived_s, stamp_s)
@@ -88,6 +97,7 @@ class Pace:
     def wait_s(self, now_s: float, time_s: float) -> float:
         """Return how many seconds to wait for a frame's turn; not above 0: it has come."""
         wait_s = 0.0 if self._offset_s is None else self._offset_s + time_s - now_s
-        if self._offset_s is None or not -_LATE_S < wait_s < _AHEAD_S:
+        # one is due soon after the one before, however many came at once
+        if self._offset_s is None or not -_LATE_S < wait_s < _JUMP_S:
             self._offset_s, wait_s = now_s - time_s, 0.0  # the first one, late, or another clock
         return wait_s

@@ -69,7 +69,7 @@ def main() -> None:
         _main()
     except SystemExit as end:
         # A thread that still waits for a camera is inside FFmpeg, which must not wake up while
-        # Python takes itself apart; every file is closed by now.
+        # Python takes itself apart; every file that could be closed is closed by now.
         if any(thread.name == "salstream-capture" for thread in threading.enumerate()):
             with suppress(OSError):
                 sys.stdout.flush()
@@ -83,13 +83,15 @@ def _main() -> None:
     try:
         _run_app()
     except (ImportError, KeyboardInterrupt, SalstreamError) as error:
+        number = asked()
         # a library whose import is interrupted seems not to be there
-        if number := asked():
-            sys.exit(128 + number)
-        if not isinstance(error, SalstreamError):
+        missing = isinstance(error, ImportError) or isinstance(error.__cause__, ImportError)
+        if isinstance(error, SalstreamError) and not (number and missing):
+            _say(f"Error: {error}", logging.ERROR)
+            sys.exit(128 + number if number else error.exit_code)
+        if not number:
             raise
-        _say(f"Error: {error}", logging.ERROR)
-        sys.exit(error.exit_code)
+        sys.exit(128 + number)
 
 
 def _run_app() -> None:

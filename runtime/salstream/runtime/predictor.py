@@ -106,7 +106,7 @@ class Predictor:
             raise UsageError(f"fps must be above 0, got {fps}")
         self._phases_follow, self._stride_follows = phases is None, stride is None
         phases = spec.phases_at(fps) if phases is None else phases
-        stride = spec.stride_at(fps) if stride is None else stride
+        stride = min(MAX_STRIDE, spec.stride_at(fps)) if stride is None else stride
         if min(phases, stride) < 1:
             raise UsageError(f"phases and stride must be at least 1, got {phases} and {stride}")
         if stride > MAX_STRIDE:
@@ -120,7 +120,8 @@ class Predictor:
         self._durations: list[float] = []
         self._warn_of_size_s = 0.0  # for a source that changes it all the time
         self._backend = backend
-        # Kept: they may be pinned and on a GPU, and recordings hold their addresses.
+        # Those of a stride are kept: they may be pinned and on a GPU, where recordings hold their
+        # addresses.
         self._rings: list[FrameRing] = []
         self._lanes: list[_Lane] = []
         self._size: tuple[int, ...] | None = None
@@ -377,7 +378,7 @@ class _Lane:
         return number, output
 
     def _take_state(self) -> Any:
-        """Return the state whose last step was ``phases`` frames ago, or nearest to that."""
+        """Return the state whose last step was about ``phases`` frames ago."""
         self._runs.append(self._count)
         distance = (self._count - self._runs[0]) / max(1, len(self._runs) - 1)
         turns = self.phases / max(1.0, distance)

@@ -17,7 +17,7 @@ from rich.table import Table
 from salstream.runtime.model import SaliencyModel
 from salstream.runtime.pipeline import Stream
 from salstream.runtime.results import Result
-from salstream.runtime.signals import held
+from salstream.runtime.signals import CLOSE_S, held
 from salstream.runtime.sinks import Sink, StopStream
 
 
@@ -98,19 +98,23 @@ def consume(stream: Stream, sinks: Iterable[Sink], summary: Summary) -> None:
     cv2.setNumThreads(1)
     begin = time.perf_counter()
     try:
-        with ExitStack() as stack:
-            stack.enter_context(stream)
-            opened = [stack.enter_context(closing(sink)) for sink in sinks]
-            for result in _with_progress(stream):
-                if opened:
-                    with stream.timings.measure("postprocess"):
-                        _ = result.saliency
-                with held():  # all outputs have the same results
+        with stream:
+            stack = ExitStack()
+            try:
+                opened = [stack.enter_context(closing(sink)) for sink in sinks]
+                for result in _with_progress(stream):
                     if opened:
-                        with stream.timings.measure("write"):
-                            for sink in opened:
-                                sink.write(result)
-                    summary.maps += 1
+                        with stream.timings.measure("postprocess"):
+                            _ = result.saliency
+                    with held():  # all outputs have the same results
+                        if opened:
+                            with stream.timings.measure("write"):
+                                for sink in opened:
+                                    sink.write(result)
+                        summary.maps += 1
+            finally:
+                with held(CLOSE_S):
+                    stack.close()
     except StopStream:
         pass
     finally:

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Final
 
 _END_S: Final = 2.0  # an orderly end takes no longer
+CLOSE_S: Final = 2.0  # for files to be completed
 _HOLD_S: Final = 0.5  # for a write to end; a reader that takes nothing may hold it for ever
 
 
@@ -25,6 +26,7 @@ class _End:
         self.asked_s = 0.0
         self.begun = False
         self.held = False
+        self.longest_s = _HOLD_S
 
     def hear(self, number: int, frame: FrameType | None) -> None:
         """Begin the end, or let it wait for what is held.
@@ -35,13 +37,12 @@ class _End:
         if not self.asked:
             self.asked, self.asked_s = number, time.monotonic()
             if self.held:
-                main = threading.main_thread().ident or 0
-                again = threading.Timer(_HOLD_S, signal.pthread_kill, (main, number))
+                again = threading.Timer(self.longest_s, _send_again, (number,))
                 again.daemon = True
                 again.start()
                 return
         waited_s = time.monotonic() - self.asked_s
-        if not self.begun and (not self.held or waited_s >= _HOLD_S):
+        if not self.begun and (not self.held or waited_s >= self.longest_s):
             self.begin()
         elif self.begun and waited_s > _END_S:
             os._exit(128 + number)
@@ -55,6 +56,13 @@ class _End:
 
 
 _end: Final = _End()
+
+
+def _send_again(number: int) -> None:
+    if hasattr(signal, "pthread_kill"):  # wakes the main thread from what it waits for
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:
+        signal.raise_signal(number)
 
 
 def end_in_order() -> Callable[[], int]:
@@ -78,19 +86,22 @@ def end_in_order() -> Callable[[], int]:
 
 
 @contextmanager
-def held() -> Iterator[None]:
-    """Let the end wait until the block is over, half a second at most.
+def held(longest_s: float = _HOLD_S) -> Iterator[None]:
+    """Let the end wait until the block is over.
 
     Nothing is lost between two steps of writing. In other threads, and in programs that do not
     end by :func:`end_in_order`, it does nothing.
+
+    Args:
+        longest_s: After this the end comes all the same.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _end.held = True
+    _end.held, _end.longest_s = True, longest_s
     try:
         yield
     finally:
         _end.held = False
-    if _end.asked and not _end.begun:
-        _end.begin()
+        if _end.asked and not _end.begun:
+            _end.begin()

@@ -101,8 +101,8 @@ class Camera:
     Args:
         name: For people and for paths of the page.
         source: What it is opened from, without passwords.
-        on_event: Called with each change of state, one after the other, by the thread that
-            caused it; what it raises is logged.
+        on_event: Called with each change of state, one after the other, by a thread that caused
+            one; what it raises is logged.
 
     Attributes:
         frames, dropped, reconnects: Counted by whoever runs the camera.
@@ -119,7 +119,8 @@ class Camera:
         self._on_event = on_event
         self._event = Event(name, State.CONNECTING, None, time.time())
         self._changed = threading.Condition()
-        self._telling = threading.RLock()  # around change and call: they come in one order
+        self._untold: deque[Event] = deque()
+        self._telling = False  # whoever does tells all, in their order; nobody waits for a listener
         self._serial = 0
         self._newest: Result | None = None
         self._latencies: deque[float] = deque(maxlen=_LATEST)
@@ -142,23 +143,33 @@ class Camera:
             reason: Why, in one sentence.
             after: The states that it may follow; in another one nothing happens.
         """
-        with self._telling:
+        with self._changed:
+            if (state, reason) == (self._event.state, self._event.reason):
+                return
+            if self._event.state in _OVER or self._event.state not in after:
+                return
+            self._event = Event(self.name, state, reason, time.time())
+            self._untold.append(self._event)
+            self._changed.notify_all()
+        if self._on_event is not None:
+            self._tell(self._on_event)
+
+    def _tell(self, listener: Callable[[Event], None]) -> None:
+        while True:
             with self._changed:
-                if (state, reason) == (self._event.state, self._event.reason):
+                if self._telling or not self._untold:
                     return
-                if self._event.state in _OVER or self._event.state not in after:
-                    return
-                self._event = event = Event(self.name, state, reason, time.time())
-                self._changed.notify_all()
-            if self._on_event is not None:
-                try:
-                    self._on_event(event)
-                except Exception:  # whoever listens may not end the camera
-                    logger.exception(
-                        "%s: a listener failed at %r",
-                        *(self.name, str(state)),
-                        extra={"camera": self.name},
-                    )
+                self._telling, event = True, self._untold.popleft()
+            try:
+                listener(event)
+            except Exception:  # whoever listens may not end the camera
+                logger.exception(
+                    "%s: a listener failed at %r",
+                    *(self.name, str(event.state)),
+                    extra={"camera": self.name},
+                )
+            finally:
+                self._telling = False
 
     def publish(self, result: Result, latency_s: float) -> None:
         """Show a result, captured ``latency_s`` seconds ago; the one before it is forgotten."""

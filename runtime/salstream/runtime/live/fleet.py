@@ -26,7 +26,7 @@ from salstream.runtime.pipeline import Came, Captured, Feed, Made, Timings
 from salstream.runtime.predictor import Predictor, Start
 from salstream.runtime.preprocess import prepare
 from salstream.runtime.results import Result
-from salstream.runtime.signals import held
+from salstream.runtime.signals import CLOSE_S, held
 from salstream.runtime.sinks import Sink, StopStream
 from salstream.runtime.sources import redact
 
@@ -221,7 +221,8 @@ class Fleet:
     def close(self) -> None:
         """End all cameras and complete their outputs; safe to call again.
 
-        Within two seconds: outputs that take longer go on in their own threads, and are
+        Within two seconds, but for outputs that the calling thread writes itself (those of an only
+        camera that ``run`` streams): others that take longer go on in their own threads, and are
         ``incomplete`` until then.
         """
         with self._work:
@@ -258,15 +259,18 @@ class Fleet:
     def _begin(self, here: Member | None = None) -> None:
         if self._workers:
             raise RuntimeError("a fleet runs once")
+        opened: list[tuple[Member, Sink]] = []
         with ExitStack() as stack:
             for member in self.members:
                 for sink in self._sinks(member.camera) if self._sinks else ():
                     stack.enter_context(closing(sink))
-                    member.sinks.append(sink)
+                    opened.append((member, sink))
             writers = [_thread("write", self._write, m) for m in self.members if m is not here]
             self._captures = [_thread("capture", self._capture, m) for m in self.members]
             self._workers = [_thread("predict", self._predict), *writers]
             stack.pop_all()  # from here on the writers close them, or close() does
+            for member, sink in opened:
+                member.sinks.append(sink)
         for thread in (*self._workers, *self._captures):
             thread.start()
 
@@ -425,18 +429,17 @@ class Fleet:
                 return
             member.writer = me
         error: BaseException | None = None
+        closed = False
         try:
-            with about(member.camera.name), ExitStack() as stack:
-                for sink in member.sinks:
-                    stack.enter_context(closing(sink))
-                while (item := self._next_result(member)) is not None:
-                    result, begin = item
-                    with held():  # all outputs have the same results
-                        with member.timings.measure("write"):
+            with about(member.camera.name):
+                try:
+                    self._write_results(member)
+                finally:
+                    with held(CLOSE_S):
+                        with ExitStack() as stack:
                             for sink in member.sinks:
-                                sink.write(result)
-                        member.written += 1
-                    member.timings.add("end_to_end", time.perf_counter() - begin)
+                                stack.callback(sink.close)
+                        closed = True
         except StopStream:
             pass
         except Exception as caught:  # whatever it is, it is this camera's alone
@@ -444,7 +447,7 @@ class Fleet:
         finally:
             member.leaving = True
             member.source.close()
-            member.complete = error is None
+            member.complete = closed and error is None
             member.error = error = member.error or error
             member.camera.enter(*((State.FAILED, str(error)) if error else (State.ENDED, None)))
             with self._work:
@@ -452,6 +455,16 @@ class Fleet:
                 member.unread = None
                 self._work.notify_all()
                 self._ended.notify_all()
+
+    def _write_results(self, member: Member) -> None:
+        while (item := self._next_result(member)) is not None:
+            result, begin = item
+            with held():  # all outputs have the same results
+                with member.timings.measure("write"):
+                    for sink in member.sinks:
+                        sink.write(result)
+                member.written += 1
+            member.timings.add("end_to_end", time.perf_counter() - begin)
 
     def _next_result(self, member: Member) -> tuple[Result, float] | None:
         with member.made:

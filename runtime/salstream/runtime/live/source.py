@@ -101,7 +101,9 @@ class ReconnectingSource(Reader):
         self._reconnect = reconnect or Reconnect()
         self._hopeless = (UsageError, UnusableSource) if alone else (UsageError,)
         # a camera that ends is lost; OpenCV gives a pipeline's end and its failure as one
-        self._endless = isinstance(source, str) and not _PLAYS_A_FILE.search(source)
+        self._endless = isinstance(source, str) and (
+            " ! " not in source or not _PLAYS_A_FILE.search(source)
+        )
         self._opener: Callable[[], Source] = (
             source
             if callable(source)

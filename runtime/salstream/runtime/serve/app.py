@@ -35,7 +35,7 @@ _ASSETS: Final = {
     "/chart.js": ("chart.js", "text/javascript"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
-MOST_WATCHERS: Final = 256  # fewer than connections: probes and lists always find a place
+MOST_WATCHERS: Final = 256  # fewer than connections: they leave places for probes and lists
 MOST_SNAPSHOTS: Final = 4  # at once: each holds a whole PNG, tens of megabytes at 4K
 _WELL: Final = (State.LIVE, State.ENDED)
 _MAKERS: Final = 2
