@@ -160,7 +160,8 @@ def test_hd2s_da_for_another_size_comes_without_its_classifiers() -> None:
     assert networks.match(state).complete
     network = networks.load(state, "hd2s-da")
     assert not any("Classifier" in entry for entry in network.state_dict())
-    base = {k: v for k, v in state.items() if k in networks.get("hd2s").layout()}
+    entries = networks.get("hd2s").layout()
+    base = {k: v for k, v in state.items() if k in entries}
     with pytest.raises(SalstreamError, match=r"does not fit hd2s-da: .* missing"):
         networks.load(base, "hd2s-da")
 
