@@ -268,9 +268,9 @@ class Fleet:
             writers = [_thread("write", self._write, m) for m in self.members if m is not here]
             self._captures = [_thread("capture", self._capture, m) for m in self.members]
             self._workers = [_thread("predict", self._predict), *writers]
-            stack.pop_all()  # from here on the writers close them, or close() does
             for member, sink in opened:
                 member.sinks.append(sink)
+            stack.pop_all()  # from here on the writers close them, or close() does
         for thread in (*self._workers, *self._captures):
             thread.start()
 
