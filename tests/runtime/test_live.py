@@ -27,7 +27,6 @@ from fakes import FakeBackend, numbered, spec
 from live import FAST, SIZE, JpegLike, Keep, Numbers, Paced, model_of, our_threads, until
 from salstream.runtime import Predictor, Result, SalstreamError, UsageError
 from salstream.runtime.backends import Output
-from salstream.runtime.backlog import Backlog, Pace, StamplessBacklog
 from salstream.runtime.errors import UnusableSource
 from salstream.runtime.live.camera import Camera, Event, State
 from salstream.runtime.live.fleet import Fleet
@@ -35,8 +34,9 @@ from salstream.runtime.live.source import Reconnect, ReconnectingSource, _Rate
 from salstream.runtime.preprocess import prepare
 from salstream.runtime.segments import Segments
 from salstream.runtime.sources import Frame, Source
+from salstream.runtime.sources.backlog import Backlog, Pace, StamplessBacklog
+from salstream.runtime.sources.video import Video, open_url
 from salstream.runtime.spec import GraphSpec
-from salstream.runtime.video import Video, open_url
 from servers import FFMPEG, free_port, send_jpegs, serving
 
 # Coming back

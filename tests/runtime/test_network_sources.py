@@ -26,7 +26,8 @@ import pytest
 from clips import number_image, numbered_clip, read_number
 from salstream.runtime.errors import SalstreamError, UnusableSource, UsageError
 from salstream.runtime.live.source import is_live
-from salstream.runtime.sources import Source, has_scheme, open_source
+from salstream.runtime.sources import Source, open_source
+from salstream.runtime.sources.address import has_scheme
 from servers import FFMPEG, RtspServer, free_port
 from servers import serving as talking
 

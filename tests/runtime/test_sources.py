@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 
 from clips import FRAME_COUNTS, clip, number_image, numbered_clip, read_number
 from salstream.runtime.errors import SalstreamError, UsageError
-from salstream.runtime.opencv_sources import Capture
 from salstream.runtime.sources import Frame, Source, open_source, redact
-from salstream.runtime.video import Video
+from salstream.runtime.sources.camera import Capture
+from salstream.runtime.sources.video import Video
 
 Image = NDArray[np.uint8]
 

@@ -205,7 +205,7 @@ class Predictor:
             results = yield from self._drain()
         self._size = size
         if prepared is None:
-            prepared = prepare(frame.image, self.spec)
+            prepared = prepare(frame.image, self.spec, frame.pixel_aspect)
         lane = self._pushed % self.stride
         self._pushed += 1
         self._waiting.append(frame)
@@ -294,6 +294,8 @@ class Predictor:
             output.saliency[0],
             None if output.conspicuity is None else output.conspicuity[0],
             self.spec.size if self.spec.fit == "letterbox" else None,
+            frame.pixel_aspect,
+            frame.name,
         )
 
 

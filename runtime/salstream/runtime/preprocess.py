@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from salstream.runtime.spec import GraphSpec
 
 
-def prepare(image: NDArray[np.uint8], spec: GraphSpec) -> NDArray[np.uint8]:
+def prepare(
+    image: NDArray[np.uint8], spec: GraphSpec, pixel_aspect: float = 1.0
+) -> NDArray[np.uint8]:
     """Bring a frame to the model's size (``pyramid``, the one way of ``GraphSpec.resize``).
 
     Blocks of 2×2 pixels are averaged as long as the frame is at least twice the model's
@@ -20,29 +22,33 @@ def prepare(image: NDArray[np.uint8], spec: GraphSpec) -> NDArray[np.uint8]:
     Args:
         image: uint8 BGR, (frame height, frame width, 3).
         spec: Gives the size, and whether the frame keeps its proportions.
+        pixel_aspect: Width of the frame's pixels as they are shown, divided by their height.
 
     Returns:
         uint8 RGB, (height, width, 3).
     """
     if spec.fit == "stretch":
         return _resized(image, *spec.size)
-    top, left, height, width = placement(image.shape[:2], spec.size)
+    top, left, height, width = placement(image.shape[:2], spec.size, pixel_aspect)
     canvas = np.zeros((*spec.size, 3), np.uint8)
     canvas[top : top + height, left : left + width] = _resized(image, height, width)
     return canvas
 
 
-def placement(frame_size: tuple[int, ...], size: tuple[int, ...]) -> tuple[int, int, int, int]:
+def placement(
+    frame_size: tuple[int, ...], size: tuple[int, ...], pixel_aspect: float = 1.0
+) -> tuple[int, int, int, int]:
     """Return where a letterboxed frame lies: top, left, height and width, in pixels.
 
     Args:
         frame_size: Height and width of the frame.
         size: Height and width of what it lies in.
+        pixel_aspect: Width of the frame's pixels as they are shown, divided by their height.
     """
-    scale = min(size[0] / frame_size[0], size[1] / frame_size[1])
+    shown = frame_size[0], frame_size[1] * pixel_aspect
+    scale = min(size[0] / shown[0], size[1] / shown[1])
     height, width = (
-        min(whole, max(1, round(length * scale)))
-        for length, whole in zip(frame_size, size, strict=True)
+        min(whole, max(1, round(length * scale))) for length, whole in zip(shown, size, strict=True)
     )
     return (size[0] - height) // 2, (size[1] - width) // 2, height, width
 

@@ -26,6 +26,8 @@ class Result:
             (levels, map height, map width), shallow to deep; None if the graph has none.
         letterbox: Height and width of the network's input if the frame lies in its middle, in
             proportion; None if the frame fills it.
+        pixel_aspect: Width of the frame's pixels as they are shown, divided by their height.
+        name: Of the frame's file, where each frame is a file of its own.
     """
 
     index: int
@@ -34,6 +36,8 @@ class Result:
     map: NDArray[np.float32]
     conspicuity: NDArray[np.float32] | None = None
     letterbox: tuple[int, int] | None = None
+    pixel_aspect: float = 1.0
+    name: str | None = None
 
     @cached_property
     def saliency(self) -> NDArray[np.float32]:
@@ -55,7 +59,9 @@ class Result:
     def _at_frame_size(self, shown: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.letterbox is not None:
             shown = _resized(shown, self.letterbox)
-            top, left, height, width = placement(self.frame.shape[:2], self.letterbox)
+            top, left, height, width = placement(
+                self.frame.shape[:2], self.letterbox, self.pixel_aspect
+            )
             shown = shown[top : top + height, left : left + width]
         return _resized(shown, self.frame.shape[:2])
 

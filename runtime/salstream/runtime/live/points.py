@@ -87,7 +87,9 @@ def _of_frame(result: Result) -> tuple[NDArray[np.float32], float, float]:
     height, width = result.frame.shape[:2]
     if result.letterbox is not None:
         down, right = (m / n for m, n in zip(saliency.shape, result.letterbox, strict=True))
-        top, left, inner_height, inner_width = placement((height, width), result.letterbox)
+        top, left, inner_height, inner_width = placement(
+            (height, width), result.letterbox, result.pixel_aspect
+        )
         rows = slice(
             round(top * down), max(round(top * down) + 1, round((top + inner_height) * down))
         )

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from salstream.runtime.errors import SalstreamError, UnusableSource, UsageError
 from salstream.runtime.live.camera import Camera, State
-from salstream.runtime.sources import Frame, Reader, Source, has_scheme, open_source
+from salstream.runtime.sources import Frame, Reader, Source, open_source
+from salstream.runtime.sources.address import has_scheme
 
 CameraSource = str | Path | int | Callable[[], Source] | Iterable[NDArray[np.uint8]]
 

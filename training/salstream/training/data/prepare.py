@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salstream.runtime.errors import SalstreamError, UsageError
-from salstream.runtime.opencv_sources import read_image
 from salstream.runtime.preprocess import placement, prepare
 from salstream.runtime.sources import Frame
+from salstream.runtime.sources.images import read_image
 from salstream.runtime.spec import FITS, GraphSpec
 from salstream.training.data.packed import SPLITS, PackWriter, read_about, write_dataset
 from salstream.training.data.readers import find_recordings

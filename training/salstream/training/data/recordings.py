@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salstream.runtime.errors import SalstreamError
-from salstream.runtime.opencv_sources import read_image
 from salstream.runtime.sources import Frame, open_source
+from salstream.runtime.sources.images import read_image
 from salstream.training.data.matfile import map_in
 from salstream.training.data.packed import Split
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salstream.runtime.errors import SalstreamError
-from salstream.runtime.opencv_sources import IMAGE_SUFFIXES
+from salstream.runtime.sources.images import IMAGE_SUFFIXES
 from salstream.training.data.packed import Split
 from salstream.training.data.readers.layouts import (
     VIDEO_SUFFIXES,

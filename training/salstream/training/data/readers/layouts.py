@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from salstream.runtime.opencv_sources import IMAGE_SUFFIXES, images_among
+from salstream.runtime.sources.images import IMAGE_SUFFIXES, images_among
 from salstream.training.data.packed import Split
 from salstream.training.data.recordings import MapFiles
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from salstream.runtime.errors import UsageError
-from salstream.runtime.opencv_sources import IMAGE_SUFFIXES
+from salstream.runtime.sources.images import IMAGE_SUFFIXES
 from salstream.training.data.readers import osie, remega
 from salstream.training.data.readers.layouts import (
     SPLIT_FOLDERS,

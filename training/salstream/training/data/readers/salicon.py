@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salstream.runtime.errors import SalstreamError
-from salstream.runtime.opencv_sources import IMAGE_SUFFIXES
+from salstream.runtime.sources.images import IMAGE_SUFFIXES
 from salstream.training.data.matfile import load_mat
 from salstream.training.data.packed import Split
 from salstream.training.data.readers.layouts import child, files_in

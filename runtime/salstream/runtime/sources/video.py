@@ -15,10 +15,11 @@ import av.error
 import av.format
 import av.stream
 
-from salstream.runtime.backlog import Backlog, Pace, StamplessBacklog
-from salstream.runtime.convert import Converter
 from salstream.runtime.errors import SalstreamError, UnusableSource
-from salstream.runtime.sources import Frame, Reader, redact, time_of
+from salstream.runtime.sources.address import redact
+from salstream.runtime.sources.backlog import Backlog, Pace, StamplessBacklog
+from salstream.runtime.sources.base import Frame, Reader, time_of
+from salstream.runtime.sources.convert import Converter
 
 logger = logging.getLogger("salstream")
 
