@@ -293,9 +293,11 @@ def test_pictures_that_stop_while_the_sound_goes_on(kind: str, tmp_path: Path) -
 
 
 def test_a_camera_that_came_back_is_not_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow_prepare(image: NDArray[np.uint8], graph: GraphSpec) -> NDArray[np.uint8]:
+    def slow_prepare(
+        image: NDArray[np.uint8], graph: GraphSpec, pixel_aspect: float
+    ) -> NDArray[np.uint8]:
         time.sleep(0.15)  # the stream's thread looks for stalls meanwhile
-        return prepare(image, graph)
+        return prepare(image, graph, pixel_aspect)
 
     monkeypatch.setattr("salstream.runtime.live.fleet.prepare", slow_prepare)
     lives = iter([Paced(5, 5, fault=SalstreamError("lost")), Paced(5, 5)])

@@ -34,8 +34,8 @@ def open_source(
             device; a URL; a GStreamer pipeline (``videotestsrc ! appsink``); ``-`` for
             standard input; or an iterable of frames, uint8 (height, width, 3) BGR. A
             ``Path`` is always a file or a folder, whatever its name.
-        fps: Frames per second of a source without a clock (images, raw frames, an
-            iterable), or to be asked of a camera. Videos have their own.
+        fps: Frames per second of images, raw frames and iterables, or to be asked of a camera.
+            Of a video, it overrules what the video says: its frames are then that far apart.
         raw_size: Height and width; standard input then holds bare BGR frames.
         timeout_s: Longest wait for a network source, to answer and from packet to packet.
 
@@ -85,7 +85,7 @@ def _open_text(
     if has_scheme(text):
         from salstream.runtime.sources.video import open_url
 
-        return open_url(text, timeout_s)
+        return open_url(text, timeout_s, fps)
     return _open_path(Path(text), fps, redact(text))
 
 
@@ -99,7 +99,7 @@ def _open_path(path: Path, fps: float | None, shown: str | None = None) -> Sourc
             if path.suffix.lower() not in IMAGE_SUFFIXES:
                 from salstream.runtime.sources.video import open_file
 
-                return open_file(path)
+                return open_file(path, fps)
             images = [path]
         elif glob.has_magic(str(path)):
             # Path.glob takes no absolute patterns
@@ -131,4 +131,4 @@ def _open_standard_input(fps: float | None, raw_size: tuple[int, int] | None) ->
     from salstream.runtime.sources.video import open_stream
 
     # unbuffered, because the buffer would wait until it is full and keep the frames waiting
-    return open_stream(getattr(stream, "raw", stream), "standard input")
+    return open_stream(getattr(stream, "raw", stream), "standard input", fps)

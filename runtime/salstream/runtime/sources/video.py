@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -13,13 +16,14 @@ import av
 import av.container
 import av.error
 import av.format
-import av.stream
 
 from salstream.runtime.errors import SalstreamError, UnusableSource
 from salstream.runtime.sources.address import redact
 from salstream.runtime.sources.backlog import Backlog, Pace, StamplessBacklog
 from salstream.runtime.sources.base import Frame, Reader, time_of
+from salstream.runtime.sources.clock import Clock, DecodingOrder, in_decoding_order, rate_of
 from salstream.runtime.sources.convert import Converter
+from salstream.runtime.sources.streams import film_among, films_in
 
 logger = logging.getLogger("salstream")
 
@@ -35,6 +39,15 @@ _STATE_DURATION: Final = ("matroska,webm", "flv")
 # How far short of its stated duration a whole file may end: muxers round, and some count
 # the last frame twice.
 _DURATION_SLACK_S: Final = 0.5
+
+# Containers whose index has every frame.
+_INDEXED: Final = ("mov,mp4,m4a,3gp,3g2,mj2", "avi")
+# Packets that are looked at before the first frame, for the film, its rate and its order; fewer of
+# a pipe, which may be waited for.
+_LOOK_AHEAD: Final = 64
+_LOOK_AHEAD_IN_PIPE: Final = 16
+_LOOK_AHEAD_BYTES: Final = 1 << 24
+_MAX_FPS: Final = 1000
 
 _IN_PIECES: Final = ("hls", "dash")
 _WAIT_S: Final = 0.003  # what is there already is read faster
@@ -52,8 +65,12 @@ _URL_OPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 
 
-def open_file(path: Path) -> Video:
+def open_file(path: Path, fps: float | None = None) -> Video:
     """Open a video file.
+
+    Args:
+        path: The file.
+        fps: Frames per second, whatever the file says; None: as it says.
 
     Raises:
         OSError: It may not be read.
@@ -64,19 +81,19 @@ def open_file(path: Path) -> Video:
             if not file.read(1):
                 raise SalstreamError(f"{path} is empty: expected a video")
     # the prefix keeps ffmpeg from reading a protocol or a pattern into the name
-    return _open(f"file:{path}", str(path))
+    return _open(f"file:{path}", str(path), path=path, fps=fps)
 
 
-def open_stream(stream: BinaryIO, name: str) -> Video:
+def open_stream(stream: BinaryIO, name: str, fps: float | None = None) -> Video:
     """Open a video that is read from a binary stream, which need not seek.
 
     Raises:
         SalstreamError: It is not a video that can be decoded.
     """
-    return _open(stream, name, rewinds=stream.seekable())
+    return _open(stream, name, rewinds=stream.seekable(), fps=fps)
 
 
-def open_url(url: str, timeout_s: float) -> Video:
+def open_url(url: str, timeout_s: float, fps: float | None = None) -> Video:
     """Open a network stream; a plain file behind http:// is not live.
 
     Raises:
@@ -85,7 +102,9 @@ def open_url(url: str, timeout_s: float) -> Video:
     """
     scheme, _, rest = url.partition("://")
     scheme = scheme.lower()
-    return _open(f"{scheme}://{rest}", url, scheme=scheme, timeout_s=timeout_s, rewinds=False)
+    return _open(
+        f"{scheme}://{rest}", url, scheme=scheme, timeout_s=timeout_s, rewinds=False, fps=fps
+    )
 
 
 def _open(
@@ -95,6 +114,8 @@ def _open(
     scheme: str | None = None,
     timeout_s: float = 0,
     rewinds: bool = True,
+    path: Path | None = None,
+    fps: float | None = None,
 ) -> Video:
     # ffmpeg decodes a picture to learn about a stream; other options go to protocol and container
     options = {"max_pixels": str(MAX_PIXELS), **_URL_OPTIONS.get(scheme or "", {})}
@@ -117,18 +138,38 @@ def _open(
         # without its cause, whose text gives away the URL's password
         raise kind(f"{redact(name)} {why}") from None
     try:
-        return Video(container, name, scheme=scheme, timeout_s=timeout_s, rewinds=rewinds)
+        return Video(
+            container,
+            name,
+            scheme=scheme,
+            timeout_s=timeout_s,
+            rewinds=rewinds,
+            path=path,
+            fps=fps,
+        )
     except BaseException:
         container.close()
         raise
 
 
 class Video(Reader):
-    """A container whose best video stream is decoded frame by frame.
+    """A container whose film, the best of its video streams, is decoded frame by frame.
+
+    Args:
+        container: Just opened.
+        name: For people.
+        scheme: Of a URL; None: no network.
+        timeout_s: Longest silence of a network source.
+        rewinds: Whether the container can be read again from its beginning.
+        path: Of a plain file.
+        fps: Frames per second, whatever the container says; None: as it says, unless its
+            timestamps contradict it.
 
     Attributes:
         damaged: Packets that were left out because they could not be decoded.
         dropped: Packets of a live source that were left out because decoding could not keep up.
+        path: Of a plain file; None: it is none.
+        rate_given: Whether ``fps`` is the caller's.
     """
 
     def __init__(
@@ -139,77 +180,128 @@ class Video(Reader):
         scheme: str | None,
         timeout_s: float,
         rewinds: bool,
+        path: Path | None = None,
+        fps: float | None = None,
     ) -> None:
-        stream = container.streams.best("video")
-        if not isinstance(stream, av.VideoStream) or container.format.name == "tty":
-            # ffmpeg has a demuxer that draws text files
-            raise UnusableSource(f"{redact(name)} has no video in it: expected a video")
-        if av.stream.Disposition.attached_pic in stream.disposition:
-            raise UnusableSource(
-                f"{redact(name)} has no video in it, only sound and a cover picture"
-            )
-        context = stream.codec_context
-        if context is None:
-            raise UnusableSource(
-                f"{redact(name)} cannot be decoded: this PyAV has no decoder for its video; "
-                "convert it to H.264 first"
-            )
-        if context.width * context.height > MAX_PIXELS:
-            raise UnusableSource(
-                f"{redact(name)} has pictures of {context.width}x{context.height} pixels: at most "
-                f"{MAX_PIXELS // 1_000_000} million are taken; make them smaller"
-            )
+        films = films_in(container, redact(name))
         live = scheme is not None and not (scheme in ("http", "https") and container.duration)
-        rate = stream.average_rate or stream.guessed_rate
-        fps = float(rate) if rate and 0 < rate < 1000 else None
-        # without timestamps of its own, ffmpeg would invent 25 frames per second
-        flags = av.format.Flags(container.format.flags)
-        self._arrival_clock = live and av.format.Flags.no_timestamps in flags
-        super().__init__(
-            name,
-            fps=None if self._arrival_clock else fps,
-            live=live,
-            frame_count=stream.frames or None,
-        )
-        # frame threads hold frames back, so a live stream does without them
-        stream.thread_type = "SLICE" if live else "AUTO"
-        context.thread_count = DECODING_THREADS
-        context.options = {"max_pixels": str(MAX_PIXELS)}
+        super().__init__(name, live=live)
         self.damaged = 0
         self.dropped = 0
+        self.path = path
+        self.rate_given = fps is not None
         self._container = container
-        self._stream = stream
         self._timeout_s = timeout_s
         self._rewinds = rewinds
         self._convert = Converter()
-        self._start: float | None = None
         self._arrived_s = 0.0  # when the newest packet came
         self._read_s = 0.0  # how long it took to read it
         self._arrivals: dict[int, float] = {}  # of packets, by the time that their picture shows
+        self._last_arrived_s = 0.0  # of the frame before
+        self._began_s = 0.0  # when the first frame came, where times are those of arrival
+        self._cut = False
+        self._packet_counts: Counter[int] = Counter()  # by the stream's index
+        self._end_s = 0.0
+        self._broken = ""  # why the packets stopped coming
+        index_sizes = {film.index: len(film.index_entries) for film in films}
+        self._films = films
+        self._demuxed = self._packets()
+        limit = _LOOK_AHEAD if rewinds or scheme else _LOOK_AHEAD_IN_PIPE
+        self._ahead = [] if live else self._look_ahead(limit)
+        self._stream = self._choose_film(films)
+        self._index_at_open = index_sizes[self._stream.index]
+
+        # without timestamps of its own, ffmpeg would invent 25 frames per second
+        bare = av.format.Flags.no_timestamps in av.format.Flags(container.format.flags)
+        self._arrival_clock = live and bare
+        self._evenly = not live and (bare or fps is not None)
+        self.fps = fps or (None if self._arrival_clock else self._declared_rate(bare=bare))
+        self.frame_count = self._stream.frames or None
+        if container.format.name == "avi" and self._index_at_open:
+            self.frame_count = self._index_at_open  # the header counts gaps too
+        self._order: DecodingOrder | None = None
+        context = self._stream.codec_context
+        stamps = [packet.pts for packet in self._ahead]
+        if context.has_b_frames and in_decoding_order(stamps):
+            self._order = DecodingOrder(context.reorder_depth)
+        joins = av.format.Flags.ts_discont in av.format.Flags(container.format.flags)
+        time_base = self._stream.time_base or Fraction(1, av.time_base)
+        self._clock = Clock(time_base, self.fps, joins=joins)
         # what comes in pieces of seconds lies unread by nature, until its turn comes
         pieces = live and container.format.name in _IN_PIECES
         self._pace = Pace() if pieces else None
         self._backlog: Backlog | StamplessBacklog | None = None
         if live and not pieces:
             self._backlog = StamplessBacklog() if self._arrival_clock else Backlog()
-        self._cut = False
-        self._packet_count = 0
-        self._index_at_open = len(stream.index_entries)
-        self._end_s = 0.0
-        self._broken = ""  # why the packets stopped coming
+
+    @property
+    def offsets(self) -> list[float]:
+        """Seconds to be added to the file's own timestamps, for each part of a joined file.
+
+        They give times of frames. The list grows while the file is read; it stays empty where
+        times do not follow timestamps.
+        """
+        return self._clock.offsets
+
+    def _look_ahead(self, count: int) -> list[av.Packet[Any]]:
+        """Read the first packets of every stream that may be the film."""
+        ahead: list[av.Packet[Any]] = []
+        size = 0
+        for packet in self._demuxed:
+            ahead.append(packet)
+            size += packet.size
+            if len(ahead) >= count * len(self._films) or size > _LOOK_AHEAD_BYTES:
+                break
+        return ahead
+
+    def _choose_film(self, films: list[av.VideoStream]) -> av.VideoStream:
+        """Choose the stream to decode, and let go of the packets of the others."""
+        stream = film_among(films, self._packet_counts)
+        self._films = [stream]
+        self._ahead = [packet for packet in self._ahead if packet.stream_index == stream.index]
+        context = stream.codec_context
+        if context is None:
+            raise UnusableSource(
+                f"{self.name} cannot be decoded: this PyAV has no decoder for its video; "
+                "convert it to H.264 first"
+            )
+        if context.width * context.height > MAX_PIXELS:
+            raise UnusableSource(
+                f"{self.name} has pictures of {context.width}x{context.height} pixels: at most "
+                f"{MAX_PIXELS // 1_000_000} million are taken; make them smaller"
+            )
+        # frame threads hold frames back, so a live stream does without them
+        stream.thread_type = "SLICE" if self.live else "AUTO"
+        context.thread_count = DECODING_THREADS
+        context.options = {"max_pixels": str(MAX_PIXELS)}
+        return stream
+
+    def _declared_rate(self, *, bare: bool) -> float | None:
+        """Return the frames per second that the container declares and its timestamps allow."""
+        stream = self._stream
+        # a bare stream has its rate in its own headers, and 25 for its container
+        rate = stream.guessed_rate if bare else stream.average_rate or stream.guessed_rate
+        declared = float(rate) if rate and 0 < rate < _MAX_FPS else None
+        if self.live or bare or stream.time_base is None:
+            return declared
+        if self._container.format.name in _INDEXED and self._index_at_open > 1:
+            stamps = [entry.timestamp for entry in stream.index_entries]
+        else:
+            stamps = [packet.pts for packet in self._ahead if packet.pts is not None]
+        return rate_of(declared, [float(stamp * stream.time_base) for stamp in stamps])
 
     def _read(self) -> Iterator[Frame]:
         index = 0
         try:
             for picture in self._pictures():
+                # encoders that look ahead send pictures in another order
+                arrived_s = self._arrivals.pop(picture.pts or 0, self._arrived_s)
+                time_s = self._time(picture, index, arrived_s)
                 try:
                     image = self._convert(picture)
                 except av.FFmpegError:
                     self.damaged += 1
                     continue
-                time_s = self._time(picture, index)
-                # encoders that look ahead send pictures in another order
-                arrived_s = self._arrivals.pop(picture.pts or 0, self._arrived_s)
                 if self._pace is not None and time_s is not None:
                     arrived_s = self._wait_for_turn(self._pace, time_s)
                 yield Frame(index, time_s, image, self._cut, arrived_s)
@@ -255,11 +347,13 @@ class Video(Reader):
 
     def _pictures(self) -> Iterator[av.VideoFrame]:
         seen = time.monotonic()
-        for packet in self._packets():
+        for packet in chain(self._ahead, self._demuxed):
             if self._is_late(packet):
                 self.dropped += 1
                 seen = time.monotonic()
                 continue
+            if self._order is not None and packet.pts is not None:
+                self._order.push(packet.pts)
             for picture in self._decode(packet):
                 yield picture
                 seen = time.monotonic()
@@ -272,11 +366,11 @@ class Video(Reader):
             yield from self._decode(None)
 
     def _packets(self) -> Iterator[av.Packet[Any]]:
-        container, stream = self._container, self._stream
+        container = self._container
         # sound may be what lasts longest
         states_duration = container.format.name in _STATE_DURATION
         # sound that goes on would hide that pictures do not
-        streams = container.streams if states_duration or self.live else (stream,)
+        streams = container.streams if states_duration or self.live else self._films
         # damage that a transport may heal from is the decoder's business; elsewhere this
         # flag means that the file ends inside the packet
         cut_if_corrupt = not self.live and container.format.name != "mpegts"
@@ -294,12 +388,12 @@ class Video(Reader):
                     # a picture that comes now came long ago: ffmpeg's wait for more is over
                     self._broken = f"nothing for {self._timeout_s:g} s"
                     return
-                if packet.stream_index != stream.index:
+                if all(packet.stream_index != film.index for film in self._films):
                     continue
                 if not packet.size:  # would end the decoding; PyAV adds one without a time
-                    self._packet_count += packet.dts is not None
+                    self._packet_counts[packet.stream_index] += packet.dts is not None
                 elif not (packet.is_corrupt and cut_if_corrupt):
-                    self._packet_count += 1
+                    self._packet_counts[packet.stream_index] += 1
                     self._arrived_s = now
                     yield packet
                 asked = time.monotonic()
@@ -348,9 +442,10 @@ class Video(Reader):
     def _declared(self, frames: int) -> str:
         """How many frames there should have been, if more than came."""
         index, count = len(self._stream.index_entries), self._stream.frames
+        packets = self._packet_counts[self._stream.index]
         # What an edit list hides, and the gaps of an AVI, are counted in the header but not in
         # the index; so a file is whole if the index that it came with was served whole.
-        if index > self._packet_count or count > self._packet_count != self._index_at_open:
+        if index > packets or count > packets != self._index_at_open:
             return str(max(index, count))
         if self._container.format.name in _STATE_DURATION and self._container.duration:
             missing_s = self._container.duration / av.time_base - self._end_s
@@ -358,18 +453,25 @@ class Video(Reader):
                 return f"about {frames + round(missing_s * (self.fps or 1))}"
         return ""
 
-    def _time(self, picture: av.VideoFrame, index: int) -> float | None:
-        due = time_of(index, self.fps)
+    def _time(self, picture: av.VideoFrame, index: int, arrived_s: float) -> float | None:
+        """Return a picture's time, and remember a cut where the timestamps have a seam."""
         if self._arrival_clock:
-            now = time.monotonic()
-        elif picture.pts is not None and self._stream.time_base is not None:
-            now = float(picture.pts * self._stream.time_base)
-        else:
-            return due
-        if self._start is None:
-            # an RTSP camera's first frames may come before its clock is known
-            self._start = now - (due or 0.0)
-        return now - self._start
+            now_s = time.monotonic()
+            self._began_s = self._began_s or now_s
+            return now_s - self._began_s
+        if self._evenly:
+            return time_of(index, self.fps)
+        stamp = picture.pts if self._order is None else self._order.pop(picture.pts)
+        if stamp is None and self.fps is None and not self._clock.offsets:
+            return None
+        # past a seam a live stream goes on by this machine's clock
+        pause_s = arrived_s - self._last_arrived_s if self.live else 0.0
+        self._last_arrived_s = arrived_s
+        time_s, seam = self._clock.add(
+            stamp, picture.duration, key=picture.key_frame, pause_s=pause_s
+        )
+        self._cut = self._cut or seam
+        return time_s
 
 
 def _why(error: Exception, scheme: str | None, timeout_s: float, waited_s: float) -> str:
