@@ -348,10 +348,12 @@ def test_a_map_of_the_connection_before_makes_no_camera_live(
             run_on.wait(10)
             return super().run(frames, state)
 
-    def slow_prepare(image: NDArray[np.uint8], graph: GraphSpec) -> NDArray[np.uint8]:
+    def slow_prepare(
+        image: NDArray[np.uint8], graph: GraphSpec, pixel_aspect: float
+    ) -> NDArray[np.uint8]:
         if states.count(State.WARMING) == 2:
             prepare_on.wait(10)
-        return prepare(image, graph)
+        return prepare(image, graph, pixel_aspect)
 
     monkeypatch.setattr("salstream.runtime.live.fleet.prepare", slow_prepare)
     states: list[State] = []
@@ -662,6 +664,18 @@ def test_a_sender_without_a_rate_is_not_dropped_for_ever() -> None:
     assert all(length < 600 for state, length in runs if state)
 
 
+def _opened(url: str) -> Video:
+    """Open a sender's address, once it listens."""
+    end = time.monotonic() + 10
+    while True:
+        try:
+            return open_url(url, 5.0)
+        except SalstreamError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+
+
 @pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg here (Debian: ffmpeg)")
 @pytest.mark.parametrize("order", ["0", "3"])
 def test_frames_came_when_their_own_packet_did(tmp_path: Path, order: str) -> None:
@@ -673,19 +687,19 @@ def test_frames_came_when_their_own_packet_did(tmp_path: Path, order: str) -> No
     send = [FFMPEG, "-v", "quiet", "-re", "-i", str(clip), "-c", "copy", "-f", "mpegts"]
     arrivals: dict[int, float] = {}
     late: list[float] = []
-    with subprocess.Popen([*send, f"{url}?listen=1"]) as sender:
-        time.sleep(0.5)  # until it listens
-        with closing(open_url(url, 5.0)) as video:
-            packets = video._packets
+    sender = subprocess.Popen([*send, f"{url}?listen=1"])
+    try:
+        with closing(_opened(url)) as video:
+            packets = video._demuxed
 
             def noted() -> Iterator[av.Packet[Any]]:
-                for packet in packets():
+                for packet in packets:
                     arrivals[round(float((packet.pts or 0) * packet.time_base) * 100)] = (
                         time.monotonic()
                     )
                     yield packet
 
-            video._packets = noted  # type: ignore[method-assign]
+            video._demuxed = noted()
             for frame in video:
                 first = min(arrivals)
                 own = arrivals.get(first + round((frame.time or 0.0) * 100))
@@ -693,7 +707,9 @@ def test_frames_came_when_their_own_packet_did(tmp_path: Path, order: str) -> No
                     late.append(frame.captured_s - own)
                 if len(late) == 40:
                     break
+    finally:
         sender.kill()
+        sender.wait()
     assert np.median(np.abs(late[15:])) < 0.05
 
 

@@ -163,7 +163,7 @@ class ReconnectingSource(Reader):
 
     def _renumbered(self, opened: Source) -> Iterator[Frame]:
         """Let indices and times go on where those of the connection before ended."""
-        rate = _Rate(self.fps)
+        rate = _Rate(self.fps, given=getattr(opened, "rate_given", False))
         offset, last_s, last_time = 0.0, float("-inf"), 0.0
         for frame in opened:
             if self._closing:
@@ -228,11 +228,13 @@ def is_live(source: CameraSource) -> bool:
 class _Rate:
     """Frames per second: what was declared, until what comes is clearly another rate.
 
-    The median over periods, for frames that a network held back come all at once.
+    The median over periods, for frames that a network held back come all at once. A rate that was
+    given by hand stays.
     """
 
-    def __init__(self, declared: float | None) -> None:
+    def __init__(self, declared: float | None, *, given: bool = False) -> None:
         self._fps = declared
+        self._given = given
         self._rates: deque[float] = deque(maxlen=_PERIODS)
         self.restart()
 
@@ -252,6 +254,8 @@ class _Rate:
             self._begin, self._frames = moment, 0
         if len(self._rates) == _PERIODS:
             measured = median(self._rates)
-            if self._fps is None or abs(measured / self._fps - 1) > _OTHER_RATE:
+            if not self._given and (
+                self._fps is None or abs(measured / self._fps - 1) > _OTHER_RATE
+            ):
                 self._fps = measured
         return self._fps

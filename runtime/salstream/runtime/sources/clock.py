@@ -105,7 +105,7 @@ class DecodingOrder:
     """
 
     def __init__(self, depth: int) -> None:
-        self._depth = max(1, depth)
+        self._depth = max(1, depth) + 1  # a packet may be said to be shown as the next is decoded
         self._waiting: list[int] = []
 
     def push(self, stamp: int) -> None:
@@ -116,7 +116,7 @@ class DecodingOrder:
         """Return the timestamp of the picture that the decoder gives; None: not known.
 
         Args:
-            stamp: Of the picture's own packet.
+            stamp: For its presentation, as the picture's own packet has it.
         """
         if not self._waiting:
             return None

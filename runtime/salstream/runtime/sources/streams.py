@@ -53,7 +53,8 @@ def film_among(films: Sequence[av.VideoStream], packet_counts: Mapping[int, int]
 
     def rank(stream: av.VideoStream) -> tuple[bool, int, int]:
         context = stream.codec_context
-        moves = max(stream.frames, packet_counts.get(stream.index, 0)) > 1
+        # not the header's count, which may be that of the longest stream
+        moves = max(len(stream.index_entries), packet_counts.get(stream.index, 0)) > 1
         default = _DEFAULT_BONUS if stream.disposition & Disposition.default else 0
         pixels = 0 if context is None else context.width * context.height
         return moves, pixels + default, -stream.index

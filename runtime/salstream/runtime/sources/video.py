@@ -7,6 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -23,6 +24,7 @@ from salstream.runtime.sources.backlog import Backlog, Pace, StamplessBacklog
 from salstream.runtime.sources.base import Frame, Reader, time_of
 from salstream.runtime.sources.clock import Clock, DecodingOrder, in_decoding_order, rate_of
 from salstream.runtime.sources.convert import Converter
+from salstream.runtime.sources.parts import FilePart, next_part
 from salstream.runtime.sources.streams import film_among, films_in
 
 logger = logging.getLogger("salstream")
@@ -48,6 +50,8 @@ _LOOK_AHEAD: Final = 64
 _LOOK_AHEAD_IN_PIPE: Final = 16
 _LOOK_AHEAD_BYTES: Final = 1 << 24
 _MAX_FPS: Final = 1000
+_ODD_FPS: Final = 25.0  # where nothing is known, as ffmpeg has it
+_NUT_HEADER: Final = b"multimedia container"
 
 _IN_PIECES: Final = ("hls", "dash")
 _WAIT_S: Final = 0.003  # what is there already is read faster
@@ -84,6 +88,10 @@ def open_file(path: Path, fps: float | None = None) -> Video:
     return _open(f"file:{path}", str(path), path=path, fps=fps)
 
 
+def _open_part(path: Path, begin: int, fps: float | None) -> Video:
+    return _open(FilePart(path, begin), str(path), path=path, begin=begin, fps=fps)
+
+
 def open_stream(stream: BinaryIO, name: str, fps: float | None = None) -> Video:
     """Open a video that is read from a binary stream, which need not seek.
 
@@ -115,11 +123,12 @@ def _open(
     timeout_s: float = 0,
     rewinds: bool = True,
     path: Path | None = None,
+    begin: int = 0,
     fps: float | None = None,
 ) -> Video:
     # ffmpeg decodes a picture to learn about a stream; other options go to protocol and container
     options = {"max_pixels": str(MAX_PIXELS), **_URL_OPTIONS.get(scheme or "", {})}
-    begin = time.monotonic()
+    asked_s = time.monotonic()
     try:
         container = av.open(
             location,
@@ -129,7 +138,7 @@ def _open(
             metadata_errors="replace",  # a title in another encoding is no reason to refuse
         )
     except (av.FFmpegError, OSError, ValueError) as error:
-        waited_s = time.monotonic() - begin
+        waited_s = time.monotonic() - asked_s
         why = _why(error, scheme, timeout_s, waited_s)
         unusable = isinstance(error, _UNUSABLE) and not _is_silence(error, timeout_s, waited_s)
         if scheme in ("rtsp", "rtsps") and isinstance(error, av.error.InvalidDataError):
@@ -145,6 +154,7 @@ def _open(
             timeout_s=timeout_s,
             rewinds=rewinds,
             path=path,
+            begin=begin,
             fps=fps,
         )
     except BaseException:
@@ -162,6 +172,7 @@ class Video(Reader):
         timeout_s: Longest silence of a network source.
         rewinds: Whether the container can be read again from its beginning.
         path: Of a plain file.
+        begin: Where in that file the container begins, in bytes.
         fps: Frames per second, whatever the container says; None: as it says, unless its
             timestamps contradict it.
 
@@ -181,6 +192,7 @@ class Video(Reader):
         timeout_s: float,
         rewinds: bool,
         path: Path | None = None,
+        begin: int = 0,
         fps: float | None = None,
     ) -> None:
         films = films_in(container, redact(name))
@@ -189,6 +201,8 @@ class Video(Reader):
         self.damaged = 0
         self.dropped = 0
         self.path = path
+        self._begin = begin
+        self._position = 0  # of the newest packet, in bytes
         self.rate_given = fps is not None
         self._container = container
         self._timeout_s = timeout_s
@@ -291,7 +305,7 @@ class Video(Reader):
         return rate_of(declared, [float(stamp * stream.time_base) for stamp in stamps])
 
     def _read(self) -> Iterator[Frame]:
-        index = 0
+        index, time_s = 0, None
         try:
             for picture in self._pictures():
                 # encoders that look ahead send pictures in another order
@@ -307,10 +321,36 @@ class Video(Reader):
                 yield Frame(index, time_s, image, self._cut, arrived_s)
                 self._cut = False
                 index += 1
+            begin = self._next_part()
+            if begin is None or not self._broken:  # a seam may look like damage
+                self._check_end(index)
+            if begin is not None:
+                yield from self._read_on(begin, index, time_s)
         finally:
             if self.damaged:
                 logger.warning("%s: damaged packets left out: %d", self.name, self.damaged)
-        self._check_end(index)
+
+    def _next_part(self) -> int | None:
+        """Return where the file goes on behind a seam that ffmpeg does not read across."""
+        if self.path is None:
+            return None
+        after = self._begin + self._position
+        return next_part(self.path, self._container.format.name, after)
+
+    def _read_on(self, begin: int, count: int, last_s: float | None) -> Iterator[Frame]:
+        """Read what follows such a seam, as a part that goes on at the stream's own pace."""
+        assert self.path is not None
+        follows_s = (last_s or 0.0) + 1 / (self.fps or _ODD_FPS)
+        given = self.fps if self.rate_given else None
+        with _open_part(self.path, begin, given) as part:
+            for frame in part:
+                yield replace(
+                    frame,
+                    index=count + frame.index,
+                    time=None if frame.time is None else follows_s + frame.time,
+                    cut=frame.cut or frame.index == 0,
+                )
+            self.damaged += part.damaged
 
     def _wait_for_turn(self, pace: Pace, time_s: float) -> float:
         """Wait until a frame is due, and return when that is."""
@@ -352,8 +392,10 @@ class Video(Reader):
                 self.dropped += 1
                 seen = time.monotonic()
                 continue
-            if self._order is not None and packet.pts is not None:
-                self._order.push(packet.pts)
+            # where ffmpeg makes presentation times up, only those of decoding are the container's
+            stamp = packet.pts if packet.dts is None else packet.dts
+            if self._order is not None and stamp is not None:
+                self._order.push(stamp)
             for picture in self._decode(packet):
                 yield picture
                 seen = time.monotonic()
@@ -374,6 +416,7 @@ class Video(Reader):
         # damage that a transport may heal from is the decoder's business; elsewhere this
         # flag means that the file ends inside the packet
         cut_if_corrupt = not self.live and container.format.name != "mpegts"
+        is_nut = container.format.name == "nut"
         asked = time.monotonic()
         try:
             for packet in container.demux(*streams):
@@ -388,6 +431,9 @@ class Video(Reader):
                     # a picture that comes now came long ago: ffmpeg's wait for more is over
                     self._broken = f"nothing for {self._timeout_s:g} s"
                     return
+                if is_nut and _NUT_HEADER in memoryview(packet)[:64].tobytes():
+                    return  # ffmpeg takes what is joined to the file for a packet
+                self._position = max(self._position, packet.pos or 0)
                 if all(packet.stream_index != film.index for film in self._films):
                     continue
                 if not packet.size:  # would end the decoding; PyAV adds one without a time
