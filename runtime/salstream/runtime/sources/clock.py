@@ -41,7 +41,8 @@ class Clock:
 
     def __init__(self, time_base: Fraction, fps: float | None, *, joins: bool) -> None:
         self.offsets: list[float] = []
-        self._time_base = time_base
+        # whole numbers: fractions would take a hundredth of the time of decoding
+        self._numerator, self._denominator = time_base.numerator, time_base.denominator
         self._usual_s = 1 / fps if fps else _USUAL_S
         self._joins = joins
         self._first = 0  # timestamp that the times of this part count from
@@ -70,7 +71,7 @@ class Clock:
             self._anchor(stamp, follows_s)
             time_s = follows_s
         else:
-            time_s = self._first_s + float((stamp - self._first) * self._time_base)
+            time_s = self._first_s + self._seconds(stamp - self._first)
             step_s = time_s - self._last_s
             if step_s <= -_DISORDER * self._usual_s or self._leaps(step_s, key=key):
                 seam = True
@@ -79,12 +80,15 @@ class Clock:
             elif step_s <= 0:
                 time_s = self._last_s + _NUDGE * self._usual_s
         self._last_s = time_s
-        self._duration_s = float(duration * self._time_base)
+        self._duration_s = self._seconds(duration)
         return time_s, seam
+
+    def _seconds(self, ticks: int) -> float:
+        return ticks * self._numerator / self._denominator
 
     def _anchor(self, stamp: int, time_s: float) -> None:
         self._first, self._first_s = stamp, time_s
-        self.offsets.append(time_s - float(stamp * self._time_base))
+        self.offsets.append(time_s - self._seconds(stamp))
 
     def _leaps(self, step_s: float, *, key: bool) -> bool:
         expected_s = max(self._duration_s, self._usual_s)

@@ -219,6 +219,7 @@ class Video(Reader):
         self._broken = ""  # why the packets stopped coming
         index_sizes = {film.index: len(film.index_entries) for film in films}
         self._films = films
+        self._wanted = {film.index for film in films}
         self._demuxed = self._packets()
         limit = _LOOK_AHEAD if rewinds or scheme else _LOOK_AHEAD_IN_PIPE
         self._ahead = [] if live else self._look_ahead(limit)
@@ -271,7 +272,7 @@ class Video(Reader):
     def _choose_film(self, films: list[av.VideoStream]) -> av.VideoStream:
         """Choose the stream to decode, and let go of the packets of the others."""
         stream = film_among(films, self._packet_counts)
-        self._films = [stream]
+        self._films, self._wanted = [stream], {stream.index}
         self._ahead = [packet for packet in self._ahead if packet.stream_index == stream.index]
         context = stream.codec_context
         if context is None:
@@ -283,6 +284,11 @@ class Video(Reader):
             raise UnusableSource(
                 f"{self.name} has pictures of {context.width}x{context.height} pixels: at most "
                 f"{MAX_PIXELS // 1_000_000} million are taken; make them smaller"
+            )
+        if len(films) > 1:
+            logger.info(
+                "%s has %d video streams: number %d, of %dx%d pixels, is shown",
+                *(self.name, len(films), stream.index, context.width, context.height),
             )
         # frame threads hold frames back, so a live stream does without them
         stream.thread_type = "SLICE" if self.live else "AUTO"
@@ -420,7 +426,7 @@ class Video(Reader):
         asked = time.monotonic()
         try:
             for packet in container.demux(*streams):
-                if packet.pts is not None:
+                if states_duration and packet.pts is not None:
                     end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
                     self._end_s = max(self._end_s, end)
                 now = time.monotonic()
@@ -434,7 +440,7 @@ class Video(Reader):
                 if is_nut and _NUT_HEADER in memoryview(packet)[:64].tobytes():
                     return  # ffmpeg takes what is joined to the file for a packet
                 self._position = max(self._position, packet.pos or 0)
-                if all(packet.stream_index != film.index for film in self._films):
+                if packet.stream_index not in self._wanted:
                     continue
                 if not packet.size:  # would end the decoding; PyAV adds one without a time
                     self._packet_counts[packet.stream_index] += packet.dts is not None
