@@ -132,6 +132,20 @@ def test_frames_out_of_order_have_their_own_times(
     assert not any(frame.cut for frame in frames)
 
 
+@pytest.mark.parametrize("container", ["ts", "mkv", "mp4", "mpg"])
+def test_an_encoder_that_could_reorder_and_does_not(tmp_path: Path, container: str) -> None:
+    """Its timestamps lie apart from those of decoding all the same."""
+    codec = "mpeg2video" if container == "mpg" else "libx264"
+    path = video(tmp_path / f"a.{container}", codec, 40, options={"bf": "2", "b_strategy": "1"})
+    with av.open(path) as opened:
+        first = next(p for p in opened.demux(video=0) if p.pts is not None)
+        begin_s = float((first.pts or 0) * first.time_base)
+    with open_source(path) as source:
+        times = [frame.time or 0.0 for frame in source]
+        assert getattr(source, "offsets", None) == pytest.approx([-begin_s])
+    assert times == pytest.approx([i / 30 for i in range(40)], abs=0.0011)
+
+
 @pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg here (Debian: ffmpeg)")
 def test_an_mp4_that_was_copied_from_an_avi_has_its_times_in_order(tmp_path: Path) -> None:
     avi = video(tmp_path / "b.avi", options=REORDERED["libx264"])

@@ -42,6 +42,7 @@ _STATE_DURATION: Final = ("matroska,webm", "flv")
 # the last frame twice.
 _DURATION_SLACK_S: Final = 0.5
 
+_DECODING_TIMES: Final = ("avi", "asf")
 # Containers whose index has every frame.
 _INDEXED: Final = ("mov,mp4,m4a,3gp,3g2,mj2", "avi")
 # Packets that are looked at before the first frame, for the film, its rate and its order; fewer of
@@ -398,8 +399,8 @@ class Video(Reader):
                 self.dropped += 1
                 seen = time.monotonic()
                 continue
-            # where ffmpeg makes presentation times up, only those of decoding are the container's
-            stamp = packet.pts if packet.dts is None else packet.dts
+            # these containers have times of decoding only: ffmpeg makes others up
+            stamp = packet.dts if self._container.format.name in _DECODING_TIMES else packet.pts
             if self._order is not None and stamp is not None:
                 self._order.push(stamp)
             for picture in self._decode(packet):
