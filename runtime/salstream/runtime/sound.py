@@ -134,15 +134,23 @@ class Sound:
             for packet in self._container.demux(stream):
                 if not packet.size:
                     continue
-                for raw in [packet] if self._to_raw is None else self._to_raw.filter(packet):
-                    raw.time_base = stream.time_base or Fraction(1, av.time_base)
-                    if self.extradata is None and raw.has_sidedata("new_extradata"):
-                        self.extradata = bytes(raw.get_sidedata("new_extradata"))
-                    yield raw
+                packet.time_base = stream.time_base or Fraction(1, av.time_base)
+                if self._to_raw is None:
+                    yield packet
+                else:
+                    yield from map(self._without_side_data, self._to_raw.filter(packet))
         except IndexError:
             pass  # PyAV, at the end, when streams have joined on the way (MPEG-TS)
         except (av.FFmpegError, OSError, ValueError) as error:
             self._lose(error)
+
+    def _without_side_data(self, packet: _Packet) -> _Packet:
+        """Return AAC of which nothing but ``extradata`` says how it is coded, as muxers want it."""
+        if self.extradata is None:
+            self.extradata = bytes(packet.get_sidedata("new_extradata")) or None
+        bare = av.Packet(bytes(packet))
+        bare.pts, bare.duration, bare.time_base = packet.pts, packet.duration, packet.time_base
+        return bare
 
     def _lose(self, error: Exception) -> None:
         logger.warning(
@@ -165,8 +173,10 @@ class SoundTrack:
         self._sound: Sound | None = sound
         self._source = sound.stream
         self._copies = _takes(container.format.name, sound)
-        # Matroska has no edit lists: it would move the pictures to make room
-        self._early_s = 0.0 if container.format.name == "matroska" else _EARLY_S
+        # Matroska has no edit lists: it would move the pictures to make room. Its milliseconds
+        # may stand still, MP4's ticks may not.
+        matroska = container.format.name == "matroska"
+        self._early_s, self._least = (0.0, 0) if matroska else (_EARLY_S, 1)
         self._last = _NOTHING
         self._heard_s: float | None = None  # end of what was decoded
         self._damaged = False
@@ -229,14 +239,16 @@ class SoundTrack:
             self._damaged = True
             return
         for frame in frames:
-            if self._heard_s is None or abs(at_s - self._heard_s) > _DRIFT_S:
-                if self._heard_s is not None and at_s < self._heard_s:
-                    return  # has been heard
-                self._heard_s = at_s
+            frame_s = at_s
+            if frame.time is not None and packet.pts is not None:
+                frame_s += frame.time - float(packet.pts * packet.time_base)
+            if self._heard_s is None or frame_s > self._heard_s + _DRIFT_S:
+                self._heard_s = frame_s
+            elif frame_s < self._heard_s - _DRIFT_S:
+                continue  # has been heard
             frame.time_base = Fraction(1, frame.sample_rate)
             frame.pts = round(self._heard_s * frame.sample_rate)
             self._heard_s += frame.samples / frame.sample_rate
-            at_s = self._heard_s
             self._mux_all(self._stream.encode(frame))
 
     def _mux_all(self, packets: list[_Packet]) -> None:
@@ -253,7 +265,7 @@ class SoundTrack:
         pts = round(at_s / time_base)
         if pts <= self._last - _DRIFT_S / time_base:
             return  # has been heard
-        self._last = packet.pts = packet.dts = max(pts, self._last + 1)
+        self._last = packet.pts = packet.dts = max(pts, self._last + self._least)
         packet.duration = round(duration_s / time_base)
         packet.time_base = time_base
         packet.stream = self._stream
