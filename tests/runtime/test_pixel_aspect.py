@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,13 +66,13 @@ def test_an_overlay_video_says_the_aspect_of_its_pixels(
             assert (stream.height, stream.width) == size, "the frame's own pixels"
 
 
-def test_matroska_says_it_outside_of_the_stream_too(tmp_path: Path) -> None:
-    """Where browsers and players look: DisplayWidth, DisplayHeight."""
-    video = OverlayVideo(tmp_path / "o.mkv")
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_the_container_says_it_too(tmp_path: Path, suffix: str) -> None:
+    video = OverlayVideo(tmp_path / f"o{suffix}")
     video.write(result())
     video.close()
-    content = (tmp_path / "o.mkv").read_bytes()
-    assert b"\x54\xb0\x82\x04\x00\x54\xba\x82\x02\x40" in content  # 1024, 576
+    content = (tmp_path / f"o{suffix}").read_bytes()
+    assert b"pasp" + struct.pack(">II", 64, 45) in content
 
 
 def test_an_odd_size_keeps_its_aspect(tmp_path: Path) -> None:

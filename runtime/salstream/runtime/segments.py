@@ -76,7 +76,7 @@ class Segments:
     def write(self, result: Result) -> None:
         """Add one frame, to a new piece where the last one is long enough."""
         place = self._timeline.place(result.time)
-        if self._video is None or (place - self._begin) * TIME_BASE >= self._seconds:
+        if self._video is None or float((place - self._begin) * TIME_BASE) >= self._seconds:
             self._begin_piece(place)
         assert self._video is not None
         self._video.add(result, place)
