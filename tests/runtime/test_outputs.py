@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -193,7 +194,7 @@ def test_segments_age_while_nothing_is_written(
     ("limits", "threads"), [({}, 0), ({"keep_gb": 1}, 1), ({"keep_hours": 1}, 1)]
 )
 def test_only_segments_with_a_limit_have_a_thread(
-    tmp_path: Path, limits: dict[str, float], threads: int
+    tmp_path: Path, limits: dict[str, Any], threads: int
 ) -> None:
     segments = Segments(tmp_path / "door.mp4", 10, **limits)
     ours = [thread for thread in threading.enumerate() if thread.name == "salstream-segments"]

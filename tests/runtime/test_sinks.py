@@ -136,12 +136,13 @@ _FULL_DISK = """
     from salstream.runtime.sinks import MapFolder, OverlayVideo
 
     folder, limit = Path(sys.argv[1]), int(sys.argv[2])
-    sink = MapFolder(folder, "npy") if sys.argv[3] == "maps" else OverlayVideo(folder / "o.mp4")
+    kind = sys.argv[3]
+    sink = MapFolder(folder, "npy") if kind == "maps" else OverlayVideo(folder / f"o.{kind}")
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     rng = np.random.default_rng(0)
     try:
         for index in range(200):
-            size = (240, 320) if index < 100 or sys.argv[3] == "video" else (480, 640)
+            size = (240, 320) if index < 100 or kind != "maps" else (480, 640)
             image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
             sink.write(Result(index, index / 30, image, np.zeros((24, 32), np.float32)))
     except SalstreamError as error:
@@ -183,13 +184,25 @@ def test_a_video_stays_playable_when_the_process_is_killed(tmp_path: Path, suffi
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
 def test_a_video_stays_playable_when_the_disk_is_full(tmp_path: Path) -> None:
-    assert "cannot write" in run_until_full(tmp_path, 3_000_000, "video")
+    assert "cannot write" in run_until_full(tmp_path, 3_000_000, "mp4")
     assert (tmp_path / "o.mp4").stat().st_size <= 3_000_000
     capture = cv2.VideoCapture(str(tmp_path / "o.mp4"))
     playable = 0
     while capture.read()[0]:
         playable += 1
     assert playable > 60
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+@pytest.mark.parametrize("limit", [0, 600, 5_000])
+def test_a_disk_that_is_full_at_once_is_one_sentence(
+    tmp_path: Path, suffix: str, limit: int
+) -> None:
+    """Be it at the header or the first packets."""
+    said = run_until_full(tmp_path, limit, suffix).splitlines()
+    assert said[0].startswith(f"write: cannot write {tmp_path / f'o.{suffix}'}: ")
+    assert len(said) <= 2
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")

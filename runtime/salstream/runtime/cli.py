@@ -148,6 +148,9 @@ def run(
         float | None,
         typer.Option(help="Of the regions in --jsonl and --serve, in (0, 1].", show_default="0.5"),
     ] = None,
+    no_sound: Annotated[
+        bool, typer.Option("--no-sound", help="Leave a video file's sound out of --save.")
+    ] = False,
     show: Annotated[bool, typer.Option("--show", help="Show the overlay in a window.")] = False,
     opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the overlay.")] = 0.7,
     segment_seconds: Annotated[
@@ -231,6 +234,7 @@ def run(
         segment_s=segment_seconds,
         keep_gb=keep_gb,
         keep_hours=keep_hours,
+        sound=not no_sound,
     )
     outputs.check(named, as_json=as_json)
     opened = SaliencyModel.open(model, backend=backend, threads=threads)
@@ -251,7 +255,8 @@ def run(
         size = parse_size(raw_size) if raw_size else None
         stream = opened.stream(source, raw_size=size, **options)
         title = f"salstream: {stream.source.name}"
-        _run(opened, stream, outputs.sinks(name, title, stream.source.fps), as_json, console)
+        sinks = outputs.sinks(name, title, stream.source.fps, stream.source)
+        _run(opened, stream, sinks, as_json, console)
         return
     if raw_size is not None:
         raise UsageError("--raw-size describes frames on standard input: give - as the source")
@@ -267,13 +272,17 @@ def run(
     fleet = Fleet(
         opened,
         named,
-        sinks=lambda camera: outputs.sinks(camera.name, f"salstream: {camera.source}"),
+        sinks=lambda camera: outputs.sinks(
+            camera.name, f"salstream: {camera.source}", source=files[camera.name]
+        ),
         on_event=tell,
         reconnect=Reconnect(tries=reconnect),
         timeout_s=timeout,
         batch=batch,
         **options,
     )
+
+    files = {member.camera.name: member.source for member in fleet.members}
 
     def watch(shown: list[Camera]) -> AbstractContextManager[object]:
         if serve is None:
@@ -308,6 +317,7 @@ def demo(
     from salstream.runtime.model import SaliencyModel
     from salstream.runtime.outputs import keep_apart
     from salstream.runtime.sinks import OverlayVideo, Picture
+    from salstream.runtime.sound import Sound
 
     video, picture = output / "overlay.mp4", output / "frame-and-map.png"
     for path in (video, picture):
@@ -316,7 +326,7 @@ def demo(
     stream = opened.stream(source, limit=limit)
 
     def sinks() -> Iterator[Sink]:
-        yield OverlayVideo(video, stream.source.fps)
+        yield OverlayVideo(video, stream.source.fps, sound=Sound(stream.source))
         yield Picture(picture, min(limit, stream.source.frame_count or limit) // 2)
 
     _run(opened, stream, sinks(), as_json=False, console=Console())

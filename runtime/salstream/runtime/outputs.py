@@ -34,6 +34,7 @@ class Outputs:
         segment_s: Length of the pieces of overlay video; None: one file.
         keep_gb: Room for the pieces of each camera, in 10⁹ bytes.
         keep_hours: Age of the pieces.
+        sound: Whether the overlay video has the sound of a video file.
     """
 
     save: str | None = None
@@ -47,6 +48,7 @@ class Outputs:
     segment_s: float | None = None
     keep_gb: float | None = None
     keep_hours: float | None = None
+    sound: bool = True
 
     def check(self, sources: Mapping[str, str], *, as_json: bool) -> None:
         """Refuse what cannot be, before anything is opened.
@@ -72,8 +74,10 @@ class Outputs:
         keeps = self.keep_gb is not None or self.keep_hours is not None
         if keeps and self.segment_s is None:
             raise UsageError("--keep-gb and --keep-hours remove segments: add --segment-seconds")
-        if self.segment_s is not None and self.save in (None, "-"):
-            raise UsageError("--segment-seconds cuts the overlay video: add --save FILE.mp4")
+        of_video = {"--segment-seconds": self.segment_s is not None, "--no-sound": not self.sound}
+        lost = [name for name, wanted in of_video.items() if wanted]
+        if lost and self.save in (None, "-"):
+            raise UsageError(f"{lost[0]} is for the overlay video: add --save FILE.mp4")
         paths = {"--save": self.save, "--maps": self.maps, "--conspicuity": self.conspicuity}
         files = {**paths, "--jsonl": self.jsonl}
         for option, path in files.items():
@@ -97,17 +101,21 @@ class Outputs:
         if self.show and len(sources) > 1:
             raise UsageError("--show is for one camera; use --serve, or --save, for several")
 
-    def sinks(self, camera: str, title: str, fps: float | None = None) -> Iterator[Sink]:
+    def sinks(
+        self, camera: str, title: str, fps: float | None = None, source: object = None
+    ) -> Iterator[Sink]:
         """Open a camera's outputs.
 
         Args:
             camera: Its name.
             title: Of a window.
             fps: Frame rate where results have no times.
+            source: Of the frames, whose sound is kept if it is a video file.
         """
         from salstream.runtime.live.points import JsonLines
         from salstream.runtime.segments import Segments
         from salstream.runtime.sinks import Figures, MapFolder, OverlayVideo, RawFrames, Window
+        from salstream.runtime.sound import Sound
 
         if self.maps is not None:
             yield MapFolder(_own(self.maps, camera), cast("MapFormat", self.form))
@@ -116,13 +124,14 @@ class Outputs:
         if self.jsonl is not None:
             out = sys.stdout.buffer if self.jsonl == "-" else _own(self.jsonl, camera)
             yield JsonLines(out, camera, self.threshold)
+        sound = Sound(source) if self.sound and self.save is not None else None
         if self.save == "-":
             yield RawFrames(sys.stdout.buffer, self.opacity)
         elif self.save is not None and self.segment_s is not None:
             limits = self.segment_s, self.keep_gb, self.keep_hours
-            yield Segments(_own(self.save, camera), *limits, self.opacity)
+            yield Segments(_own(self.save, camera), *limits, self.opacity, sound)
         elif self.save is not None:
-            yield OverlayVideo(_own(self.save, camera), fps, self.opacity)
+            yield OverlayVideo(_own(self.save, camera), fps, self.opacity, sound=sound)
         if self.show:
             yield Window(title, self.opacity)
 

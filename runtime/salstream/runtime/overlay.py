@@ -40,6 +40,21 @@ def coloured(saliency: Map, colormap: Colormap = "turbo") -> Image:
     return np.asarray(cv2.applyColorMap(to_8_bits(saliency), _colours(colormap)), np.uint8)
 
 
+def square(image: Image, pixel_aspect: float) -> Image:
+    """Return a picture as it is shown, with square pixels: its height is kept.
+
+    Args:
+        image: uint8, (height, width, 3).
+        pixel_aspect: Width of its pixels divided by their height.
+    """
+    height, width = image.shape[:2]
+    shown = max(1, round(width * pixel_aspect))
+    if shown == width:
+        return image
+    smaller = cv2.INTER_AREA if shown < width else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (shown, height), interpolation=smaller), np.uint8)
+
+
 def to_8_bits(saliency: Map) -> Image:
     """Return the map as uint8, 1 becoming 255, rounded to the nearest."""
     return np.asarray(cv2.convertScaleAbs(saliency, alpha=255), np.uint8)

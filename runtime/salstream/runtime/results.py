@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import cv2
@@ -44,17 +44,25 @@ class Result:
         """The map at the frame's own size, float32 in [0, 1]; made when first asked for."""
         return self._at_frame_size(self.map)
 
+    def as_shown(self) -> Result:
+        """Return the result with a frame of square pixels: its height is kept."""
+        frame = overlay.square(self.frame, self.pixel_aspect)
+        if frame is self.frame:
+            return self
+        return replace(self, frame=frame, pixel_aspect=1.0)
+
     def overlay(self, opacity: float = 0.7) -> NDArray[np.uint8]:
-        """Return the frame coloured by its saliency, uint8 BGR."""
+        """Return the frame coloured by its saliency, uint8 BGR, in the frame's own pixels."""
         return overlay.overlay(self.frame, self.saliency, opacity)
 
     def figure(self) -> NDArray[np.uint8]:
         """Return frame, conspicuity maps (shallow to deep) and saliency side by side.
 
-        As HD2S's Figure 6 has them; uint8 BGR, (frame height, panels × frame width, 3).
+        As HD2S's Figure 6 has them; uint8 BGR, (frame height, panels × width as shown, 3).
         """
+        shown = self.as_shown()
         maps = [*(() if self.conspicuity is None else self.conspicuity), self.map]
-        return overlay.side_by_side(self.frame, *(self._at_frame_size(m) for m in maps))
+        return overlay.side_by_side(shown.frame, *(shown._at_frame_size(m) for m in maps))
 
     def _at_frame_size(self, shown: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.letterbox is not None:

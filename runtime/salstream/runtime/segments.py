@@ -6,13 +6,15 @@ import re
 import threading
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from salstream.runtime.errors import UsageError
 from salstream.runtime.results import Result
 from salstream.runtime.sinks import OverlayVideo
+from salstream.runtime.sound import Sound
+from salstream.runtime.timeline import TIME_BASE, Timeline
 
 _CHECK_S: Final = 10.0  # between two looks at what was written
 
@@ -30,6 +32,7 @@ class Segments:
         keep_gb: Remove the oldest while all of them are larger than this, in 10⁹ bytes.
         keep_hours: Remove those that were completed longer ago.
         opacity: Of the colour, in [0, 1].
+        sound: Of the source, shared out among the pieces; None: without sound.
 
     Raises:
         UsageError: A limit is not above 0, or the suffix is not known.
@@ -43,6 +46,7 @@ class Segments:
         keep_gb: float | None = None,
         keep_hours: float | None = None,
         opacity: float = 0.7,
+        sound: Sound | None = None,
     ) -> None:
         for name, value in (("length", seconds), ("size", keep_gb), ("age", keep_hours)):
             if value is not None and not value > 0:
@@ -52,11 +56,16 @@ class Segments:
         self._keep_bytes = None if keep_gb is None else keep_gb * 1e9
         self._keep_s = None if keep_hours is None else keep_hours * 3600
         self._opacity = opacity
+        self._sound = sound
         self._ours = re.compile(
             re.escape(path.stem) + r"-\d{8}T\d{6}\.\d{3}Z" + re.escape(path.suffix)
         )
-        self._begin_s: float | None = None
-        self._video = self._next()
+        self._timeline = Timeline()
+        self._begin = 0  # of the piece, on the timeline
+        self._video: OverlayVideo | None = None
+        self._current = self._new_path()
+        OverlayVideo(self._current).close()  # whether it can be written shows at once
+        self._remove_old()
         self._closed = threading.Event()
         self._keeper: threading.Thread | None = None
         if self._keep_bytes is not None or self._keep_s is not None:
@@ -66,30 +75,46 @@ class Segments:
 
     def write(self, result: Result) -> None:
         """Add one frame, to a new piece where the last one is long enough."""
-        now = time.monotonic() if result.time is None else result.time
-        if self._begin_s is None:
-            self._begin_s = now
-        elif not 0 <= now - self._begin_s < self._seconds:  # clocks are put back
-            self._video.close()
-            self._video = self._next()
-            self._begin_s = now
-        self._video.write(result)
+        place = self._timeline.place(result.time)
+        if self._video is None or float((place - self._begin) * TIME_BASE) >= self._seconds:
+            self._begin_piece(place)
+        assert self._video is not None
+        self._video.add(result, place)
 
     def close(self) -> None:
         """Complete the last piece."""
         self._closed.set()
         if self._keeper is not None:
             self._keeper.join()
-        self._video.close()
+        if self._video is not None:
+            self._video.close()
+        if self._sound is not None:
+            self._sound.close()
         self._remove_old()
 
-    def _next(self) -> OverlayVideo:
-        """Begin a piece, and make room for it."""
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3]
-        self._current = self._path.with_stem(f"{self._path.stem}-{stamp}Z")
-        video = OverlayVideo(self._current, opacity=self._opacity, begin_s=None)
+    def _begin_piece(self, place: int) -> None:
+        """Complete a piece, begin the next one, and make room for it."""
+        if self._video is not None:
+            self._video.close()
+        self._begin, self._current = place, self._new_path()
+        self._video = OverlayVideo(
+            self._current,
+            opacity=self._opacity,
+            sound=self._sound,
+            timeline=self._timeline,
+            begin=place,
+        )
         self._remove_old()
-        return video
+
+    def _new_path(self) -> Path:
+        """Return a path after the time, to the millisecond, that no file has yet."""
+        now = datetime.now(UTC)
+        while True:
+            stamp = now.strftime("%Y%m%dT%H%M%S.%f")[:-3]
+            path = self._path.with_stem(f"{self._path.stem}-{stamp}Z")
+            if not path.exists():
+                return path
+            now += timedelta(milliseconds=1)
 
     def _keep(self) -> None:
         """Hold the limits whatever the camera does, from a thread of its own."""

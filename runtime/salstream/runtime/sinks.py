@@ -6,7 +6,8 @@ import io
 import logging
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Literal, Protocol, get_args
@@ -18,10 +19,14 @@ from numpy.typing import NDArray
 
 from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.runtime.overlay import to_8_bits
+from salstream.runtime.preprocess import placement
 from salstream.runtime.results import Result
+from salstream.runtime.sound import Sound, SoundTrack
+from salstream.runtime.timeline import TIME_BASE, Timeline
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
+    from av.packet import Packet
     from av.video.stream import VideoStream
 
 MapFormat = Literal["png", "npy"]
@@ -30,10 +35,9 @@ VIDEO_SUFFIXES: Final = (".mp4", ".mov", ".mkv")
 
 logger = logging.getLogger("salstream")
 
-_TIME_BASE: Final = Fraction(1, 90_000)
 _NO_WINDOW: Final = "no window can be opened here ({}); use --save or --maps instead"
-_SHORTEST: Final = 90  # 1 ms, the finest that every container keeps
 _DEFAULT_FPS: Final = 30.0
+_SAME_ASPECT: Final = 0.001
 
 
 class Sink(Protocol):
@@ -105,14 +109,18 @@ class OverlayVideo:
     """The frames coloured by their saliency, as H.264 video at the source's own times.
 
     What was written stays playable whatever happens: the file is fragmented while it
-    grows and becomes an ordinary one when it is closed. Frames of another size than the
-    first are scaled to that. Without a frame there is no file in the end.
+    grows and becomes an ordinary one when it is closed. Frames keep their pixels, whose aspect
+    the file says. Frames of another size or aspect than the first are fitted into that, with
+    black bars where proportions differ. Without a frame there is no file in the end.
 
     Args:
         path: ``.mp4``, ``.mov`` or ``.mkv``.
         fps: Frame rate where the results have no times.
         opacity: Of the colour, in [0, 1].
-        begin_s: Time in the source at which the video begins; None: that of its first frame.
+        sound: Of the source, to be copied along; None: without sound.
+        timeline: Of the video that this is a piece of, whose owner closes the sound; None: it is
+            a whole one.
+        begin: Where the piece begins on that, in ticks of ``TIME_BASE``.
 
     Raises:
         UsageError: The suffix is not known.
@@ -124,7 +132,10 @@ class OverlayVideo:
         path: Path,
         fps: float | None = None,
         opacity: float = 0.7,
-        begin_s: float | None = 0.0,
+        *,
+        sound: Sound | None = None,
+        timeline: Timeline | None = None,
+        begin: int = 0,
     ) -> None:
         if path.suffix.lower() not in VIDEO_SUFFIXES:
             raise UsageError(
@@ -133,14 +144,21 @@ class OverlayVideo:
         self._path = path
         self._fps = fps or _DEFAULT_FPS
         self._opacity = opacity
-        self._begin_s = begin_s
+        self._sound = sound
+        self._is_piece = timeline is not None
+        self._timeline = timeline or Timeline(fps)
+        self._begin = begin
         self._stream: VideoStream | None = None
-        self._written = 0
-        self._last_pts = -_SHORTEST
+        self._track: SoundTrack | None = None
+        self._pixel_aspect = 1.0
+        self._waiting: Packet[VideoStream] | None = None  # lasts until the next one
+        self._failed = False
         fragmented = path.suffix.lower() in (".mp4", ".mov")
-        options = {"flush_packets": "1"}  # else up to 256 kB wait where a kill loses them
+        # else up to 256 kB, or ten seconds where there is no sound, wait where a kill loses them
+        options = {"flush_packets": "1", "max_interleave_delta": "1000000"}
         if fragmented:
-            options |= {"movflags": "hybrid_fragmented", "frag_duration": "1000000"}
+            # without delay_moov there is no place for what sound has before its beginning
+            options |= {"movflags": "hybrid_fragmented+delay_moov", "frag_duration": "1000000"}
         else:
             options["cluster_time_limit"] = "1000"
         try:
@@ -153,29 +171,23 @@ class OverlayVideo:
 
     def write(self, result: Result) -> None:
         """Add one frame."""
+        self.add(result, self._timeline.place(result.time))
+
+    def add(self, result: Result, place: int) -> None:
+        """Add one frame at its place on the timeline, in ticks of ``TIME_BASE``."""
         if self._container is None:
             raise ValueError("the video is closed")
         image = result.overlay(self._opacity)
         if self._stream is None:
-            self._stream = self._open_stream(self._container, image)
+            self._stream = self._open_streams(self._container, image, result.pixel_aspect)
         width, height = self._stream.width, self._stream.height
-        frame = av.VideoFrame.from_ndarray(_fit(image, height, width), format="bgr24")
-        frame.time_base = _TIME_BASE
-        if self._begin_s is None:
-            self._begin_s = result.time
-        time = (
-            self._written / self._fps
-            if result.time is None
-            else result.time - (self._begin_s or 0.0)
-        )
-        # Containers want times that grow; a source's may stand still or jump back.
-        self._last_pts = max(self._last_pts + _SHORTEST, round(time / _TIME_BASE))
-        frame.pts = self._last_pts
-        self._written += 1
-        try:
-            self._container.mux(self._stream.encode(frame))
-        except OSError as error:
-            raise SalstreamError(f"cannot write {self._path}: {error.strerror}") from error
+        aspect = result.pixel_aspect / self._pixel_aspect
+        frame = av.VideoFrame.from_ndarray(_fit(image, height, width, aspect), format="bgr24")
+        frame.time_base = TIME_BASE
+        frame.pts = place - self._begin
+        with self._writing():
+            self._write_sound(frame.pts)
+            self._mux(self._container, self._stream.encode(frame))
 
     def close(self) -> None:
         """Write what the encoder still holds and complete the file."""
@@ -183,25 +195,67 @@ class OverlayVideo:
             return
         container, self._container = self._container, None
         try:
-            if self._stream is not None:
-                container.mux(self._stream.encode(None))
-            container.close()
-        except OSError as error:
-            raise SalstreamError(f"cannot write {self._path}: {error.strerror}") from error
+            with self._writing():
+                if self._stream is not None and not self._failed:
+                    self._mux(container, self._stream.encode(None))
+                    self._end(container)
+                container.close()
         finally:
+            if self._sound is not None and not self._is_piece:
+                self._sound.close()
             with suppress(OSError):  # no frame came, and what is empty plays nowhere
                 if self._new and self._path.stat().st_size == 0:
                     self._path.unlink()
 
-    def _open_stream(self, container: OutputContainer, image: NDArray[np.uint8]) -> VideoStream:
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """After a failure nothing more is written: ffmpeg's muxers may crash."""
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
+            self._failed = True
+            raise SalstreamError(f"cannot write {self._path}: {error.strerror}") from error
+
+    def _mux(self, container: OutputContainer, packets: list[Packet[VideoStream]]) -> None:
+        """Write packets, each when it is known how long it lasts."""
+        for packet in packets:
+            if self._waiting is not None:
+                self._waiting.duration = (packet.pts or 0) - (self._waiting.pts or 0)
+                container.mux(self._waiting)
+            self._waiting = packet
+
+    def _end(self, container: OutputContainer) -> None:
+        """Write the last packet, which lasts one frame, and the sound up to its end."""
+        if self._waiting is None:
+            return
+        self._waiting.duration = max(1, round(self._timeline.step_s / TIME_BASE))
+        self._write_sound((self._waiting.pts or 0) + self._waiting.duration)
+        container.mux(self._waiting)
+        if self._track is not None:
+            self._track.close()
+
+    def _write_sound(self, end: int) -> None:
+        if self._track is not None:
+            shift_s = self._timeline.shift_s - float(self._begin * TIME_BASE)
+            self._track.write_until(float(end * TIME_BASE), shift_s)
+
+    def _open_streams(
+        self, container: OutputContainer, image: NDArray[np.uint8], pixel_aspect: float
+    ) -> VideoStream:
         rate = Fraction(self._fps).limit_denominator(1001)
         stream = container.add_stream("libx264", rate=rate)
         # 4:2:0 wants even sizes: an odd row or column is repeated.
         stream.height, stream.width = (length + length % 2 for length in image.shape[:2])
         stream.pix_fmt = "yuv420p"
-        stream.codec_context.time_base = _TIME_BASE
+        stream.codec_context.time_base = TIME_BASE
+        self._pixel_aspect = pixel_aspect
+        if pixel_aspect != 1:
+            ratio = Fraction(pixel_aspect).limit_denominator(1000)
+            stream.codec_context.sample_aspect_ratio = ratio
         # Without B-frames every frame keeps its own time, whatever the rate does.
         stream.options = {"preset": "superfast", "crf": "20", "bf": "0"}
+        if self._sound is not None and self._sound.open():
+            self._track = SoundTrack(container, self._sound)
         return stream
 
 
@@ -217,13 +271,17 @@ class RawFrames:
         self._out = out
         self._opacity = opacity
         self._size: tuple[int, int] | None = None
+        self._pixel_aspect = 1.0
 
     def write(self, result: Result) -> None:
-        """Write one frame; one of another size than the first is scaled to that."""
+        """Write one frame; one of another size or aspect than the first is fitted into that."""
         image = result.overlay(self._opacity)
-        self._size = self._size or (image.shape[0], image.shape[1])
+        if self._size is None:
+            self._size = image.shape[0], image.shape[1]
+            self._pixel_aspect = result.pixel_aspect
+        aspect = result.pixel_aspect / self._pixel_aspect
         try:
-            self._out.write(_fit(image, *self._size).tobytes())
+            self._out.write(_fit(image, *self._size, aspect).tobytes())
         except BrokenPipeError as error:  # the reader has seen enough
             raise StopStream from error
         except OSError as error:
@@ -271,7 +329,7 @@ class Window:
     def write(self, result: Result) -> None:
         """Show one frame."""
         pygame = self._pygame
-        image = result.overlay(self._opacity)
+        image = result.as_shown().overlay(self._opacity)
         height, width = image.shape[:2]
         screen = pygame.display.get_surface()
         if screen is None or screen.get_size() != (width, height):
@@ -337,11 +395,24 @@ def _write_whole(path: Path, content: bytes) -> None:
         raise
 
 
-def _fit(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Bring an image to a size; one missing row or column is repeated, not scaled."""
-    if image.shape[:2] == (height, width):
-        return image
-    below, right = height - image.shape[0], width - image.shape[1]
-    if below in (0, 1) and right in (0, 1):
-        return np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
-    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+def _fit(image: NDArray[np.uint8], height: int, width: int, aspect: float) -> NDArray[np.uint8]:
+    """Bring an image to a size, in proportion; one missing row or column is repeated, not scaled.
+
+    Args:
+        image: (height, width, 3).
+        height: Wanted.
+        width: Wanted.
+        aspect: Width of the image's pixels as they are shown, divided by that of the wanted ones.
+    """
+    if abs(aspect - 1) < _SAME_ASPECT:
+        if image.shape[:2] == (height, width):
+            return image
+        below, right = height - image.shape[0], width - image.shape[1]
+        if below in (0, 1) and right in (0, 1):
+            return np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
+    top, left, inner_height, inner_width = placement(image.shape[:2], (height, width), aspect)
+    fitted = np.zeros((height, width, 3), np.uint8)
+    fitted[top : top + inner_height, left : left + inner_width] = cv2.resize(
+        image, (inner_width, inner_height), interpolation=cv2.INTER_AREA
+    )
+    return fitted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -44,7 +45,7 @@ def points(result: Result, threshold: float = 0.5) -> dict[str, Any]:
         centre = {"x": round(x * scale_x, 2), "y": round(y * scale_y, 2)}
     return {
         "index": result.index,
-        "time": None if result.time is None else round(result.time, 6),
+        "time": _finite(result.time),
         "width": result.frame.shape[1],
         "height": result.frame.shape[0],
         "peak": {
@@ -79,6 +80,11 @@ def check_threshold(threshold: float) -> None:
     """
     if not 0 < threshold <= 1:
         raise UsageError(f"a threshold lies above 0 and at most at 1, got {threshold:g}")
+
+
+def _finite(time_s: float | None) -> float | None:
+    """Return a time that JSON can say, to the microsecond."""
+    return None if time_s is None or not math.isfinite(time_s) else round(time_s, 6)
 
 
 def _of_frame(result: Result) -> tuple[NDArray[np.float32], float, float]:

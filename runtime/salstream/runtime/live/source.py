@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -110,6 +110,8 @@ class ReconnectingSource(Reader):
             if callable(source)
             else lambda: open_source(source, fps=fps, timeout_s=timeout_s)
         )
+        self.path: Path | None = None  # of a plain file, and where its frames lie in it
+        self.offsets: Sequence[float] = ()
         self._opened: Source | None = None
         self._closed = threading.Event()
         self._count = 0
@@ -147,6 +149,8 @@ class ReconnectingSource(Reader):
         with self._opener() as opened:
             self._opened = opened
             self.live, self.fps, self.frame_count = opened.live, opened.fps, opened.frame_count
+            self.path = getattr(opened, "path", None)
+            self.offsets = getattr(opened, "offsets", ())
             try:
                 yield from self._renumbered(opened) if self.live else self._plain(opened)
             finally:

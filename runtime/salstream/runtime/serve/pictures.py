@@ -77,7 +77,7 @@ def jpeg(result: Result, view: View) -> bytes:
 
 
 def png(result: Result, view: View) -> bytes:
-    """Return the view as PNG, of the frame's own size up to 4096.
+    """Return the view as PNG, of the frame's own size as it is shown, up to 4096.
 
     Raises:
         UsageError: The result has no conspicuity maps.
@@ -109,11 +109,11 @@ def draw(result: Result, view: View) -> NDArray[np.uint8]:
 
 
 def _fitted(result: Result, largest: int) -> Result:
-    """Return the result with its frame made small enough, the map to follow it."""
-    height, width = result.frame.shape[:2]
+    """Return the result with its frame made small enough, of square pixels; the map follows."""
+    height, width = result.frame.shape[0], result.frame.shape[1] * result.pixel_aspect
     scale = largest / max(height, width)
     if scale >= 1:
-        return result
+        return result.as_shown()
     size = max(1, round(width * scale)), max(1, round(height * scale))
     frame = cv2.resize(result.frame, size, interpolation=cv2.INTER_AREA)
-    return replace(result, frame=np.asarray(frame, np.uint8))
+    return replace(result, frame=np.asarray(frame, np.uint8), pixel_aspect=1.0)

@@ -1,0 +1,299 @@
+"""The sound of a video file, on its way into the overlay video."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import av
+import av.error
+from av.bitstream import BitStreamFilterContext
+from av.stream import Discard
+
+if TYPE_CHECKING:
+    from av.container import InputContainer, OutputContainer
+
+    _Packet = av.Packet[Any]
+
+logger = logging.getLogger("salstream")
+
+_LEAP_S: Final = 10.0  # a step ahead by more is where files were joined
+_DRIFT_S: Final = 0.1  # what decoded sound may be off its timestamps
+_EARLY_S: Final = 0.1  # decoders want to hear a little of what comes before
+_NOTHING: Final = -(1 << 62)
+
+
+class Sound:
+    """The default sound track of a file that somebody else reads frames from.
+
+    Whatever is wrong with the sound ends it with a warning, and nothing else.
+
+    Args:
+        source: Of the frames. Only a plain file has sound: a source with ``path``, and with
+            ``offsets`` that say where frames lie on the file's own clock, as
+            :class:`~salstream.runtime.sources.video.Video` has them.
+
+    Attributes:
+        stream: What is read, once it is open; None: there is no sound.
+        extradata: Of AAC in ADTS, whose packets have it.
+    """
+
+    def __init__(self, source: object) -> None:
+        self._source = source
+        self._container: InputContainer | None = None
+        self._packets: Iterator[_Packet] = iter(())
+        self._to_raw: BitStreamFilterContext | None = None
+        self._next: _Packet | None = None
+        self._part = 0
+        self._last_s: float | None = None  # in the file's timestamps
+        self._spacing_s = 0.0
+        self.stream: av.AudioStream | None = None
+        self.extradata: bytes | None = None
+
+    def open(self) -> bool:
+        """Open the file, once frames have come; return whether there is sound.
+
+        May be called again.
+        """
+        path: Path | None = getattr(self._source, "path", None)
+        if self._container is not None or path is None:
+            return self.stream is not None
+        offsets: Sequence[float] = getattr(self._source, "offsets", ())
+        try:
+            # the prefix keeps ffmpeg from reading a protocol or a pattern into the name
+            self._container = av.open(f"file:{path}", metadata_errors="replace")
+            film = self._container.streams.best("video")
+            stream = self._container.streams.best("audio", related=film)
+            if not isinstance(stream, av.AudioStream):
+                return False
+            if not offsets:
+                logger.warning(
+                    "%s: the sound is left out, for it would not fit the times that --fps gives",
+                    path,
+                )
+                return False
+            for other in self._container.streams:
+                if other.index != stream.index:
+                    other.discard = Discard.all
+            context = stream.codec_context
+            if context.name.startswith("aac") and not context.extradata:
+                self._to_raw = BitStreamFilterContext("aac_adtstoasc", stream)
+            self._packets = self._read(stream)
+            self._next = next(self._packets, None)
+            if self._next is not None:
+                self.stream = stream
+        except (av.FFmpegError, OSError, ValueError) as error:
+            self._lose(error)
+        return self.stream is not None
+
+    @property
+    def first(self) -> _Packet | None:
+        """The packet that comes next."""
+        return self._next
+
+    def until(self, time_s: float) -> Iterator[tuple[_Packet, float]]:
+        """Yield the packets that begin before a frame's time, and their times in seconds."""
+        while self._next is not None:
+            at_s = self._time_of(self._next, time_s)
+            if at_s is None or at_s >= time_s:
+                return
+            packet, self._next = self._next, next(self._packets, None)
+            yield packet, at_s
+
+    def close(self) -> None:
+        """Let go of the file; may be called again."""
+        self._next, self._packets, self.stream = None, iter(()), None
+        if self._container is not None:
+            self._container.close()
+
+    def _time_of(self, packet: _Packet, now_s: float) -> float | None:
+        """Return when a packet is heard; None: not known before the pictures have come further."""
+        offsets: Sequence[float] = getattr(self._source, "offsets", ())
+        stamp_s = float(packet.pts * packet.time_base) if packet.pts is not None else None
+        if stamp_s is None:
+            stamp_s = 0.0 if self._last_s is None else self._last_s + self._spacing_s
+        if self._last_s is not None:
+            step_s = stamp_s - self._last_s
+            if not -self._spacing_s <= step_s <= _LEAP_S:
+                if self._part + 1 < len(offsets):
+                    self._part += 1
+                elif now_s < max(stamp_s, self._last_s) + offsets[self._part] + _LEAP_S:
+                    return None
+                # else the pictures went on: it is the sound that has a gap, or is in disorder
+        self._last_s = stamp_s
+        self._spacing_s = float((packet.duration or 0) * packet.time_base)
+        return stamp_s + offsets[self._part]
+
+    def _read(self, stream: av.AudioStream) -> Iterator[_Packet]:
+        assert self._container is not None
+        try:
+            for packet in self._container.demux(stream):
+                if not packet.size:
+                    continue
+                packet.time_base = stream.time_base or Fraction(1, av.time_base)
+                if self._to_raw is None:
+                    yield packet
+                else:
+                    yield from map(self._without_side_data, self._to_raw.filter(packet))
+        except IndexError:
+            pass  # PyAV, at the end, when streams have joined on the way (MPEG-TS)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            self._lose(error)
+
+    def _without_side_data(self, packet: _Packet) -> _Packet:
+        """Return AAC of which nothing but ``extradata`` says how it is coded, as muxers want it."""
+        if self.extradata is None:
+            self.extradata = bytes(packet.get_sidedata("new_extradata")) or None
+        bare = av.Packet(bytes(packet))
+        bare.pts, bare.duration, bare.time_base = packet.pts, packet.duration, packet.time_base
+        return bare
+
+    def _lose(self, error: Exception) -> None:
+        logger.warning(
+            "%s: from here on there is no sound, which cannot be read: %s",
+            *(getattr(self._source, "path", None), _text(error)),
+        )
+
+
+class SoundTrack:
+    """The sound in one output file: copied where its container takes it, else encoded as AAC.
+
+    Args:
+        container: That has not begun; its stream of pictures is added before.
+        sound: Opened.
+    """
+
+    def __init__(self, container: OutputContainer, sound: Sound) -> None:
+        assert sound.stream is not None
+        self._container = container
+        self._sound: Sound | None = sound
+        self._source = sound.stream
+        self._copies = _takes(container.format.name, sound)
+        # Matroska has no edit lists: it would move the pictures to make room. Its milliseconds
+        # may stand still, MP4's ticks may not.
+        matroska = container.format.name == "matroska"
+        self._early_s, self._least = (0.0, 0) if matroska else (_EARLY_S, 1)
+        self._last = _NOTHING
+        self._heard_s: float | None = None  # end of what was decoded
+        self._damaged = False
+        self._stream: av.AudioStream
+        if self._copies:
+            self._stream = _add_copy(container, sound)
+        else:
+            context = self._source.codec_context
+            known = av.Codec("aac", "w").audio_rates or ()
+            rate = context.sample_rate if context.sample_rate in known else 48_000
+            self._stream = container.add_stream("aac", rate=rate)
+            self._stream.layout = "mono" if context.layout.nb_channels == 1 else "stereo"
+            self._stream.bit_rate = 64_000 * self._stream.layout.nb_channels
+
+    def write_until(self, time_s: float, shift_s: float) -> None:
+        """Write the sound that begins before a time in the output.
+
+        Args:
+            time_s: Seconds in the output.
+            shift_s: From times of frames to those in the output.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        if self._sound is None:
+            return
+        for packet, at_s in self._sound.until(time_s - shift_s):
+            try:
+                if self._copies:
+                    self._mux(packet, at_s + shift_s)
+                else:
+                    self._encode(packet, at_s + shift_s)
+            except ValueError as error:  # ffmpeg has something against this packet
+                self._give_up(error)
+                return
+
+    def close(self) -> None:
+        """Write what the encoder still holds.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        if self._sound is None or self._copies or self._heard_s is None:
+            return
+        try:
+            self._mux_all(self._stream.encode(None))
+        except (ValueError, av.error.EOFError) as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        logger.warning("from here on there is no sound, which cannot be kept: %s", _text(error))
+        self._sound = None
+
+    def _encode(self, packet: _Packet, at_s: float) -> None:
+        try:
+            frames = self._source.codec_context.decode(packet)
+        except av.FFmpegError as error:
+            if not self._damaged:
+                logger.warning("damaged sound is left out: %s", _text(error))
+            self._damaged = True
+            return
+        for frame in frames:
+            frame_s = at_s
+            if frame.time is not None and packet.pts is not None:
+                frame_s += frame.time - float(packet.pts * packet.time_base)
+            if self._heard_s is None or frame_s > self._heard_s + _DRIFT_S:
+                self._heard_s = frame_s
+            elif frame_s < self._heard_s - _DRIFT_S:
+                continue  # has been heard
+            frame.time_base = Fraction(1, frame.sample_rate)
+            frame.pts = round(self._heard_s * frame.sample_rate)
+            self._heard_s += frame.samples / frame.sample_rate
+            self._mux_all(self._stream.encode(frame))
+
+    def _mux_all(self, packets: list[_Packet]) -> None:
+        for packet in packets:
+            self._mux(packet, float((packet.pts or 0) * packet.time_base))
+
+    def _mux(self, packet: _Packet, at_s: float) -> None:
+        duration_s = float((packet.duration or 0) * packet.time_base)
+        if at_s < 0 and (not self._early_s or at_s + duration_s < -self._early_s):
+            return
+        self._container.start_encoding()  # gives streams their time bases
+        time_base = self._stream.time_base
+        assert time_base is not None
+        pts = round(at_s / time_base)
+        if pts <= self._last - _DRIFT_S / time_base:
+            return  # has been heard
+        self._last = packet.pts = packet.dts = max(pts, self._last + self._least)
+        packet.duration = round(duration_s / time_base)
+        packet.time_base = time_base
+        packet.stream = self._stream
+        self._container.mux(packet)
+
+
+def _takes(container: str, sound: Sound) -> bool:
+    """Whether a container takes the sound as it is; nobody knows before it is tried."""
+    assert sound.first is not None
+    packet = av.Packet(bytes(sound.first))
+    packet.pts = packet.dts = 0
+    options = {} if container == "matroska" else {"movflags": "delay_moov+empty_moov"}
+    try:
+        with av.open(io.BytesIO(), "w", format=container, options=options) as trial:
+            packet.stream = _add_copy(trial, sound)
+            trial.mux(packet)
+    except (av.FFmpegError, OSError, ValueError):
+        return False
+    return True
+
+
+def _add_copy(container: OutputContainer, sound: Sound) -> av.AudioStream:
+    assert sound.stream is not None
+    stream = container.add_stream_from_template(sound.stream)
+    if sound.extradata is not None:
+        stream.codec_context.extradata = sound.extradata
+    return stream
+
+
+def _text(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or type(error).__name__).lower()
