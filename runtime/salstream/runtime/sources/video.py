@@ -23,6 +23,12 @@ from salstream.runtime.sources.address import redact
 from salstream.runtime.sources.backlog import Backlog, Pace, StamplessBacklog
 from salstream.runtime.sources.base import Frame, Reader, time_of
 from salstream.runtime.sources.clock import Clock, DecodingOrder, in_decoding_order, rate_of
+from salstream.runtime.sources.containers import (
+    ends_with_whole_tag,
+    is_cut_off,
+    missing_segments,
+    why_not,
+)
 from salstream.runtime.sources.convert import Converter
 from salstream.runtime.sources.parts import FilePart, next_part
 from salstream.runtime.sources.streams import film_among, films_in
@@ -37,11 +43,17 @@ DECODING_THREADS: Final = min(4, (os.cpu_count() or 1) + 1)
 MAX_PIXELS: Final = 1 << 27
 
 # Containers that state a duration at their start and no number of frames.
-_STATE_DURATION: Final = ("matroska,webm", "flv")
+_STATE_DURATION: Final = ("matroska,webm", "flv", "mxf")
 # How far short of its stated duration a whole file may end: muxers round, and some count
 # the last frame twice.
 _DURATION_SLACK_S: Final = 0.5
 
+# Transports that may heal from damage inside a packet; elsewhere it means that the file ends there.
+_HEALS: Final = ("mpegts", "hls")
+# A transport stream that goes on for longer than this share after its last picture has changed its
+# streams, or has only sound left.
+_LONG_REST: Final = 0.02
+_TS_PACKET: Final = 188
 _DECODING_TIMES: Final = ("avi", "asf")
 # Containers whose index has every frame.
 _INDEXED: Final = ("mov,mp4,m4a,3gp,3g2,mj2", "avi")
@@ -86,7 +98,7 @@ def open_file(path: Path, fps: float | None = None) -> Video:
             if not file.read(1):
                 raise SalstreamError(f"{path} is empty: expected a video")
     # the prefix keeps ffmpeg from reading a protocol or a pattern into the name
-    return _open(f"file:{path}", str(path), path=path, fps=fps)
+    return _open(f"file:{path}", str(path), rewinds=path.is_file(), path=path, fps=fps)
 
 
 def _open_part(path: Path, begin: int, fps: float | None) -> Video:
@@ -140,7 +152,11 @@ def _open(
         )
     except (av.FFmpegError, OSError, ValueError) as error:
         waited_s = time.monotonic() - asked_s
-        why = _why(error, scheme, timeout_s, waited_s)
+        why = (
+            f"cannot be opened as a video: {why_not(path)}"
+            if path
+            else _why(error, scheme, timeout_s, waited_s)
+        )
         unusable = isinstance(error, _UNUSABLE) and not _is_silence(error, timeout_s, waited_s)
         if scheme in ("rtsp", "rtsps") and isinstance(error, av.error.InvalidDataError):
             unusable = False  # a camera that is booting accepts and hangs up
@@ -224,6 +240,8 @@ class Video(Reader):
         self._demuxed = self._packets()
         limit = _LOOK_AHEAD if rewinds or scheme else _LOOK_AHEAD_IN_PIPE
         self._ahead = [] if live else self._look_ahead(limit)
+        if any(packet.has_sidedata("encryption_info") for packet in self._ahead[:2]):
+            raise UnusableSource(f"{self.name} is encrypted (DRM): decrypt it first")
         self._stream = self._choose_film(films)
         self._index_at_open = index_sizes[self._stream.index]
 
@@ -302,7 +320,7 @@ class Video(Reader):
         stream = self._stream
         # a bare stream has its rate in its own headers, and 25 for its container
         rate = stream.guessed_rate if bare else stream.average_rate or stream.guessed_rate
-        declared = float(rate) if rate and 0 < rate < _MAX_FPS else None
+        declared = float(rate) if rate and 0 < rate <= _MAX_FPS else None
         if self.live or bare or stream.time_base is None:
             return declared
         if self._container.format.name in _INDEXED and self._index_at_open > 1:
@@ -339,10 +357,25 @@ class Video(Reader):
 
     def _next_part(self) -> int | None:
         """Return where the file goes on behind a seam that ffmpeg does not read across."""
-        if self.path is None:
+        if self.path is None or not self._rewinds:
             return None
         after = self._begin + self._position
+        if self._container.format.name == "mpegts":
+            return self._next_program(after + _TS_PACKET)
         return next_part(self.path, self._container.format.name, after)
+
+    def _next_program(self, after: int) -> int | None:
+        """Return ``after`` if there is another video stream from there on."""
+        assert self.path is not None
+        size = self.path.stat().st_size
+        if size - after <= _LONG_REST * size:
+            return None
+        try:
+            with av.open(FilePart(self.path, after), metadata_errors="replace") as rest:
+                others = [stream.id for stream in rest.streams.video]
+        except (av.FFmpegError, OSError, ValueError):
+            return None
+        return after if others and self._stream.id not in others else None
 
     def _read_on(self, begin: int, count: int, last_s: float | None) -> Iterator[Frame]:
         """Read what follows such a seam, as a part that goes on at the stream's own pace."""
@@ -385,9 +418,21 @@ class Video(Reader):
                 f"{self.name} broke off after {frames} frames ({self._broken}): "
                 + ("check network and sender" if self.live else "it is damaged")
             )
+        if self.path is not None and is_cut_off(self.path, self._container.format.name):
+            raise SalstreamError(f"{self.name} ended after {frames} frames: it is cut off")
+        missing = self._missing_segments()
+        if missing:
+            raise SalstreamError(
+                f"{self.name} lacks {len(missing)} of its segments, so frames are missing: "
+                f"{', '.join(missing[:3])}"
+            )
         if frames == 0:
             why = ": it is damaged, or its pictures are too large" if self.damaged else ""
             raise SalstreamError(f"{self.name} has no frame that can be decoded{why}")
+
+    def _missing_segments(self) -> list[str]:
+        is_playlist = self._container.format.name == "hls"
+        return missing_segments(self.path) if self.path is not None and is_playlist else []
 
     def _release(self) -> None:
         self._container.close()
@@ -420,9 +465,8 @@ class Video(Reader):
         states_duration = container.format.name in _STATE_DURATION
         # sound that goes on would hide that pictures do not
         streams = container.streams if states_duration or self.live else self._films
-        # damage that a transport may heal from is the decoder's business; elsewhere this
-        # flag means that the file ends inside the packet
-        cut_if_corrupt = not self.live and container.format.name != "mpegts"
+        # damage that a transport may heal from is the decoder's business
+        cut_if_corrupt = not self.live and container.format.name not in _HEALS
         is_nut = container.format.name == "nut"
         asked = time.monotonic()
         try:
@@ -445,9 +489,14 @@ class Video(Reader):
                     continue
                 if not packet.size:  # would end the decoding; PyAV adds one without a time
                     self._packet_counts[packet.stream_index] += packet.dts is not None
-                elif not (packet.is_corrupt and cut_if_corrupt):
+                elif packet.is_corrupt and cut_if_corrupt:
+                    self._broken = "the file ends inside a frame"
+                else:
                     self._packet_counts[packet.stream_index] += 1
                     self._arrived_s = now
+                    if cut_if_corrupt and self._broken:
+                        self._broken = ""  # it goes on
+                        self.damaged += 1
                     yield packet
                 asked = time.monotonic()
         except IndexError:
@@ -494,13 +543,16 @@ class Video(Reader):
 
     def _declared(self, frames: int) -> str:
         """How many frames there should have been, if more than came."""
+        container = self._container.format.name
         index, count = len(self._stream.index_entries), self._stream.frames
         packets = self._packet_counts[self._stream.index]
         # What an edit list hides, and the gaps of an AVI, are counted in the header but not in
         # the index; so a file is whole if the index that it came with was served whole.
         if index > packets or count > packets != self._index_at_open:
             return str(max(index, count))
-        if self._container.format.name in _STATE_DURATION and self._container.duration:
+        if container == "flv" and self.path is not None and ends_with_whole_tag(self.path):
+            return ""  # recorders that are stopped often write a duration that was only planned
+        if container in _STATE_DURATION and self._container.duration:
             missing_s = self._container.duration / av.time_base - self._end_s
             if missing_s > _DURATION_SLACK_S:
                 return f"about {frames + round(missing_s * (self.fps or 1))}"

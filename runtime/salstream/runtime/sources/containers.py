@@ -1,0 +1,75 @@
+"""What FFmpeg does not say about a file: that it is cut off, encrypted, or no film by its name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+# What to do about files of these suffixes where FFmpeg cannot open them.
+_HINTS: Final = {
+    (".yuv", ".rgb", ".bgr", ".raw", ".nv12"): (
+        "raw frames do not say their size and format: pipe them as a video, as in ffmpeg "
+        "-f rawvideo -pixel_format yuv420p -video_size 1280x720 -i FILE -f nut - | salstream run -"
+    ),
+    (".m4s", ".m4f", ".cmfv"): (
+        "it is a fragment without its beginning: open the playlist, or put the fragments behind "
+        "the initialization segment with cat"
+    ),
+    (".m3u8", ".m3u", ".mpd"): (
+        "the playlist or one of its segments cannot be read: segments need their usual suffix, "
+        "such as .ts, .m4s or .mp4, and a place in or below the playlist's folder"
+    ),
+    (".ffconcat", ".concat"): (
+        "the list or one of its files cannot be read: it begins with 'ffconcat version 1.0', and "
+        "names files in or below its folder, without ./ before them"
+    ),
+    (".jxl", ".svg", ".psd", ".ico", ".cr2", ".nef", ".dng", ".arw"): (
+        "pictures of this kind are not read: save it as PNG or JPEG first"
+    ),
+}
+_GIF_END: Final = b"\x3b"
+_PADDING: Final = 16  # bytes that some programs leave behind the end of a GIF
+
+
+def why_not(path: Path) -> str:
+    """Say why a file cannot be opened as a video, as far as its name tells."""
+    for suffixes, hint in _HINTS.items():
+        if path.suffix.lower() in suffixes:
+            return hint
+    return "it is damaged, cut off or no video at all"
+
+
+def missing_segments(playlist: Path) -> list[str]:
+    """Return the segments of a local HLS playlist that are not there: FFmpeg passes over them."""
+    try:
+        lines = playlist.read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    return [name for name in names if ":" not in name and not (playlist.parent / name).exists()]
+
+
+def is_cut_off(path: Path, container: str) -> bool:
+    """Whether a file lacks the end that its format demands, where FFmpeg does not look for it."""
+    if container != "gif":
+        return False
+    with path.open("rb") as file:
+        file.seek(-min(_PADDING, path.stat().st_size), os.SEEK_END)
+        return _GIF_END not in file.read()
+
+
+def ends_with_whole_tag(path: Path) -> bool:
+    """Whether a Flash video ends as a recorder ends it, whatever duration its header states.
+
+    Each tag is followed by its size; the tag itself begins with its kind and the size of its data.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - 4))
+        tag = int.from_bytes(file.read(4), "big")
+        if not 11 <= tag <= size - 4:
+            return False
+        file.seek(size - 4 - tag)
+        head = file.read(4)
+    return head[0] in (8, 9, 18) and int.from_bytes(head[1:], "big") == tag - 11
