@@ -181,7 +181,7 @@ class Video(Reader):
         self._stream = stream
         self._timeout_s = timeout_s
         self._rewinds = rewinds
-        self._convert = Converter()
+        self._convert = Converter(stream, self.name)
         self._start: float | None = None
         self._arrived_s = 0.0  # when the newest packet came
         self._read_s = 0.0  # how long it took to read it
@@ -203,7 +203,7 @@ class Video(Reader):
         try:
             for picture in self._pictures():
                 try:
-                    image = self._convert(picture)
+                    image, pixel_aspect = self._convert(picture)
                 except av.FFmpegError:
                     self.damaged += 1
                     continue
@@ -212,7 +212,7 @@ class Video(Reader):
                 arrived_s = self._arrivals.pop(picture.pts or 0, self._arrived_s)
                 if self._pace is not None and time_s is not None:
                     arrived_s = self._wait_for_turn(self._pace, time_s)
-                yield Frame(index, time_s, image, self._cut, arrived_s)
+                yield Frame(index, time_s, image, self._cut, arrived_s, pixel_aspect)
                 self._cut = False
                 index += 1
         finally:

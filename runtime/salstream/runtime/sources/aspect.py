@@ -1,0 +1,39 @@
+"""The shape of pixels: how wide they are shown for their height."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Final
+
+import av
+
+# What lies beyond is a mistake of whoever wrote the file; anamorphic video stays below 4.
+_MOST: Final = 10
+
+
+class PixelAspect:
+    """Follows the sample aspect ratio of a stream.
+
+    As in ffmpeg, the container's counts first, then the codec's, which may change on the way.
+
+    Args:
+        stream: Of which no packet has been decoded yet.
+    """
+
+    def __init__(self, stream: av.VideoStream) -> None:
+        self._codec = stream.codec_context
+        declared = stream.sample_aspect_ratio
+        # PyAV gives the codec's where the container has none
+        differs = declared != self._codec.sample_aspect_ratio
+        self._container = declared if differs else None
+
+    def __call__(self, *, transposed: bool) -> float:
+        """Return width / height of the pixels of the picture that was decoded last.
+
+        Args:
+            transposed: Whether its rows are shown as columns.
+        """
+        aspect = self._container or self._codec.sample_aspect_ratio or Fraction(1)
+        if not Fraction(1, _MOST) <= aspect <= _MOST:
+            return 1.0
+        return float(1 / aspect if transposed else aspect)
