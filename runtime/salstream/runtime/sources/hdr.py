@@ -3,7 +3,7 @@
 The signal is decoded to light (BT.2100; HLG for its nominal display of 1000 cd/m²). The
 brightest of the three components is mapped by the curve of BT.2390 (5.4.1) from a peak of
 1000 cd/m² to 203 cd/m², HDR's diffuse white (BT.2408); the other two keep their ratio to it. The
-primaries become those of BT.709, where a colour beyond them loses saturation at constant
+primaries become those of BT.709, where the most saturated colours lose saturation at constant
 luminance, and SDR's gamma of 2.4 (BT.1886) encodes the result.
 """
 
@@ -40,6 +40,9 @@ _PEAK: Final = 1000.0  # cd/m²
 _WHITE: Final = 203.0
 _HLG_GAMMA: Final = 1.2  # of a display of 1000 cd/m²
 _SDR_GAMMA: Final = 2.4
+# From here on colours lose saturation; at 1, a component would be 0. A hard limit at 1 would
+# merge colours, and between the points of the table it would show.
+_SATURATED: Final = 0.85
 
 _GRID: Final = 33  # points of the table along each axis; what lies between is interpolated
 
@@ -64,10 +67,13 @@ def to_sdr(signal: _Array, transfer: int, primaries: int) -> _Array:
 
     light = light @ (np.linalg.inv(_to_xyz(_BT709)) @ to_xyz).T / _WHITE
     luminance = light @ _to_xyz(_BT709)[1][:, None]
-    # how far a colour may lie from the grey of its luminance
-    below = luminance / np.maximum(luminance - light.min(-1, keepdims=True), 1e-9)
-    above = (1 - luminance) / np.maximum(light.max(-1, keepdims=True) - luminance, 1e-9)
-    light = luminance + (light - luminance) * np.minimum(1.0, np.minimum(below, above))
+    colour = light - luminance
+    saturation = -colour.min(-1, keepdims=True) / np.maximum(luminance, 1e-9)
+    excess = np.maximum(saturation - _SATURATED, 0) / (1 - _SATURATED)
+    kept = np.minimum(saturation, _SATURATED) + (1 - _SATURATED) * excess / (1 + excess)
+    colour = colour * (kept / np.maximum(saturation, 1e-9))
+    brightest = colour.max(-1, keepdims=True)
+    light = luminance + colour * np.minimum(1, (1 - luminance) / np.maximum(brightest, 1e-9))
     return np.asarray(np.clip(light, 0, 1) ** (1 / _SDR_GAMMA))
 
 
