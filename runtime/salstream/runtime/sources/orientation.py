@@ -36,9 +36,10 @@ UPRIGHT: Final = Orientation(transposed=False, flip_x=False, flip_y=False)
 
 
 class Orientations:
-    """Reads the orientations of a stream's pictures."""
+    """Reads the orientations of a stream's pictures, which have to come in order."""
 
     def __init__(self) -> None:
+        self._orientation = UPRIGHT
         self._layout = ("", "")
         self._graph = av.filter.Graph()
 
@@ -46,16 +47,20 @@ class Orientations:
         """Return the orientation that a decoded picture declares.
 
         FFmpeg gives one display matrix per picture, whether the container, the codec (SEI) or
-        EXIF declared it; where several did, it keeps what came with the picture itself.
+        EXIF declared it; where several did, it keeps what came with the picture itself. What a
+        codec declares with a key frame holds until the next key frame.
         """
         side_data: Any  # PyAV's types know one kind of it only
         try:
             side_data = picture.side_data
         except ValueError:  # PyAV gives none of them if it has no name for one
             side_data = self._without_unnamed(picture).side_data
-        if "DISPLAYMATRIX" not in side_data:
-            return UPRIGHT
-        return from_matrix(struct.unpack("=9i", bytes(side_data["DISPLAYMATRIX"])))
+        if "DISPLAYMATRIX" in side_data:
+            matrix = struct.unpack("=9i", bytes(side_data["DISPLAYMATRIX"]))
+            self._orientation = from_matrix(matrix)
+        elif picture.key_frame:
+            self._orientation = UPRIGHT
+        return self._orientation
 
     def _without_unnamed(self, picture: av.VideoFrame) -> av.VideoFrame:
         layout = f"{picture.width}x{picture.height}", picture.format.name
