@@ -20,7 +20,7 @@ logger = logging.getLogger("salstream")
 # The colour matrices (H.273) that ffmpeg can convert from. It refuses the rest, which are
 # rare, or not meant: some files say "reserved" (3) for want of knowledge.
 _MATRICES: Final = frozenset((0, 1, 2, 4, 5, 6, 7, 9))
-_UNSPECIFIED_MATRIX: Final = 2
+_UNSPECIFIED: Final = 2
 _BT2020_MATRIX: Final = 9
 
 _HDR_THREADS: Final = min(4, os.cpu_count() or 1)
@@ -70,9 +70,11 @@ class Converter:
             # the decoder may still need its memory when somebody draws on the frame
             return _array(picture).copy()
         if picture.colorspace not in _MATRICES:
-            picture.colorspace = _UNSPECIFIED_MATRIX
-        if colours and picture.colorspace == _UNSPECIFIED_MATRIX and not picture.format.is_rgb:
+            picture.colorspace = _UNSPECIFIED
+        if colours and picture.colorspace == _UNSPECIFIED and not picture.format.is_rgb:
             picture.colorspace = _BT2020_MATRIX
+        # neither is converted by ffmpeg here, but it refuses values that it does not know
+        picture.color_trc = picture.color_primaries = _UNSPECIFIED
         layout = _Layout(
             f"{picture.width}x{picture.height}",
             picture.format.name,

@@ -1,10 +1,11 @@
 """From HDR to SDR: what a table of colours does to pictures in PQ or HLG.
 
-The signal is decoded to light (BT.2100; HLG for its nominal display of 1000 cd/m²). The
-brightest of the three components is mapped by the curve of BT.2390 (5.4.1) from a peak of
-1000 cd/m² to 203 cd/m², HDR's diffuse white (BT.2408); the other two keep their ratio to it. The
-primaries become those of BT.709, where the most saturated colours lose saturation at constant
-luminance, and SDR's gamma of 2.4 (BT.1886) encodes the result.
+The signal is decoded to light (BT.2100; HLG for its nominal display of 1000 cd/m²). Light up to
+half of HDR's diffuse white (203 cd/m², BT.2408) stays as it is; above, a shoulder after Reinhard,
+x (1 + x / m²) / (1 + x), leads 1000 cd/m² to SDR's white. The curve maps the brightest of the three
+components, and the other two keep their ratio to it. The primaries become those of BT.709, where
+the most saturated colours lose saturation at constant luminance, and SDR's gamma of 2.4 (BT.1886)
+encodes the result.
 """
 
 from __future__ import annotations
@@ -113,11 +114,6 @@ def _pq_to_light(signal: _Array) -> _Array:
     return np.asarray(10000 * base ** (16384 / 2610))
 
 
-def _light_to_pq(light: _Array) -> _Array:
-    power = (light / 10000) ** (2610 / 16384)
-    return np.asarray(((107 / 128 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32))
-
-
 def _hlg_to_light(signal: _Array, luma: _Array) -> _Array:
     """Convert to cd/m² by HLG's inverse OETF and its OOTF."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
@@ -127,18 +123,13 @@ def _hlg_to_light(signal: _Array, luma: _Array) -> _Array:
 
 
 def _roll_off(light: _Array) -> _Array:
-    """Map 0 to the peak to 0 to white, in cd/m², by the curve of BT.2390."""
-    peak, white = _light_to_pq(np.array([_PEAK, _WHITE]))
-    value = np.minimum(_light_to_pq(light) / peak, 1)
-    target = white / peak
-    knee = 1.5 * target - 0.5
-    t = np.maximum(value - knee, 0) / (1 - knee)
-    spline = (
-        (2 * t**3 - 3 * t**2 + 1) * knee
-        + (t**3 - 2 * t**2 + t) * (1 - knee)
-        + (3 * t**2 - 2 * t**3) * target
+    """Map 0 to the peak to 0 to white, in cd/m²: unchanged up to half of white."""
+    knee = _WHITE / 2
+    beyond = np.clip(light - knee, 0, _PEAK - knee) / knee
+    most = (_PEAK - knee) / knee
+    return np.asarray(
+        np.minimum(light, knee) + knee * beyond * (1 + beyond / most**2) / (1 + beyond)
     )
-    return _pq_to_light(np.where(value < knee, value, spline) * peak)
 
 
 def _to_xyz(primaries: int) -> _Array:
