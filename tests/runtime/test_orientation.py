@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import math
 import shutil
@@ -348,3 +349,16 @@ def test_like_pillow(name: str, size: tuple[int, int]) -> None:
     a, b, c, d = EIGHT[name]
     shown = turn(numbered(size), from_matrix((a, b, 0, c, d, 0, 0, 0, 0)))
     assert np.array_equal(shown, np.asarray(ImageOps.exif_transpose(picture)))
+
+
+def test_pictures_are_let_go_without_the_garbage_collector(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", frames=30)
+    gc.collect()
+    gc.disable()
+    try:
+        frames = images(path)
+        kept = sum(isinstance(each, av.VideoFrame) for each in gc.get_objects())
+    finally:
+        gc.enable()
+    assert len(frames) == 30
+    assert kept < 10

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Final
 
 import av
@@ -33,7 +32,8 @@ class PixelAspect:
         Args:
             transposed: Whether its rows are shown as columns.
         """
-        aspect = self._container or self._codec.sample_aspect_ratio or Fraction(1)
-        if not Fraction(1, _MOST) <= aspect <= _MOST:
+        declared = self._container or self._codec.sample_aspect_ratio
+        if declared is None:
             return 1.0
-        return float(1 / aspect if transposed else aspect)
+        aspect = float(1 / declared if transposed else declared)
+        return aspect if 1 / _MOST <= aspect <= _MOST else 1.0

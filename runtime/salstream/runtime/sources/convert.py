@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Final, NamedTuple
+from typing import Final
 
 import av
 import av.filter
@@ -24,6 +24,9 @@ _UNSPECIFIED: Final = 2
 _BT2020_MATRIX: Final = 9
 
 _HDR_THREADS: Final = min(4, os.cpu_count() or 1)
+
+# What a graph is made for: size, pixel format, matrix, range, and HDR's transfer and primaries.
+_Layout = tuple[str, str, str, str, tuple[int, int] | None]
 
 
 class Converter:
@@ -64,8 +67,9 @@ class Converter:
 
     def _to_bgr(self, picture: av.VideoFrame) -> NDArray[np.uint8]:
         colours = None
-        if picture.color_trc in hdr.TRANSFERS:
-            colours = picture.color_trc, picture.color_primaries
+        transfer = picture.color_trc
+        if transfer in hdr.TRANSFERS:
+            colours = transfer, picture.color_primaries
         elif picture.format.name == "bgr24":
             # the decoder may still need its memory when somebody draws on the frame
             return _array(picture).copy()
@@ -73,9 +77,9 @@ class Converter:
             picture.colorspace = _UNSPECIFIED
         if colours and picture.colorspace == _UNSPECIFIED and not picture.format.is_rgb:
             picture.colorspace = _BT2020_MATRIX
-        # neither is converted by ffmpeg here, but it refuses values that it does not know
+        # ffmpeg converts neither of the two here, but refuses values that it does not know
         picture.color_trc = picture.color_primaries = _UNSPECIFIED
-        layout = _Layout(
+        layout = (
             f"{picture.width}x{picture.height}",
             picture.format.name,
             str(picture.colorspace),
@@ -93,33 +97,23 @@ class Converter:
         return _array(self._graph.vpull())
 
 
-class _Layout(NamedTuple):
-    """What a graph is made for."""
-
-    size: str
-    pixel_format: str
-    matrix: str
-    value_range: str
-    hdr_colours: tuple[int, int] | None  # transfer and primaries
-
-
 def _bgr_graph(layout: _Layout) -> av.filter.Graph:
+    size, pixel_format, matrix, value_range, hdr_colours = layout
     graph = av.filter.Graph()
     # without a table, a conversion is too short to be shared out
-    graph.threads = _HDR_THREADS if layout.hdr_colours else 1
-    nodes = [
-        graph.add(
-            "buffer",
-            video_size=layout.size,
-            pix_fmt=layout.pixel_format,
-            colorspace=layout.matrix,
-            range=layout.value_range,
-            time_base="1/1000",
-        )
-    ]
-    if layout.hdr_colours:
+    graph.threads = _HDR_THREADS if hdr_colours else 1
+    source = graph.add(
+        "buffer",
+        video_size=size,
+        pix_fmt=pixel_format,
+        colorspace=matrix,
+        range=value_range,
+        time_base="1/1000",
+    )
+    nodes = [source]
+    if hdr_colours:
         # 16 bits, as the table's curves are steep near black
-        nodes += [graph.add("format", "gbrp16le"), hdr.add_table(graph, *layout.hdr_colours)]
+        nodes += [graph.add("format", "gbrp16le"), hdr.add_table(graph, *hdr_colours)]
     nodes += [graph.add("format", "bgr24"), graph.add("buffersink")]
     graph.link_nodes(*nodes).configure()
     return graph

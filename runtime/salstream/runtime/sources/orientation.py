@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import av
 import av.filter
 import cv2
 import numpy as np
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 from numpy.typing import NDArray
 
 # Kinds of side data that this PyAV has no name for, such as the EXIF block of a photograph,
@@ -50,11 +50,10 @@ class Orientations:
         EXIF declared it; where several did, it keeps what came with the picture itself. What a
         codec declares with a key frame holds until the next key frame.
         """
-        side_data: Any  # PyAV's types know one kind of it only
         try:
-            side_data = picture.side_data
+            side_data = _side_data(picture)
         except ValueError:  # PyAV gives none of them if it has no name for one
-            side_data = self._without_unnamed(picture).side_data
+            side_data = _side_data(self._without_unnamed(picture))
         if "DISPLAYMATRIX" in side_data:
             matrix = struct.unpack("=9i", bytes(side_data["DISPLAYMATRIX"]))
             self._orientation = from_matrix(matrix)
@@ -69,6 +68,11 @@ class Orientations:
             self._layout = layout
         self._graph.vpush(picture)
         return self._graph.vpull()
+
+
+def _side_data(picture: av.VideoFrame) -> SideDataContainer:
+    # picture.side_data would keep the picture's memory until the garbage collector runs
+    return SideDataContainer(picture)  # type: ignore[call-arg]
 
 
 def _deleting_graph(size: str, pixel_format: str) -> av.filter.Graph:
