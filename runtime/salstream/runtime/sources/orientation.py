@@ -46,17 +46,17 @@ class Orientations:
     def __call__(self, picture: av.VideoFrame) -> Orientation:
         """Return the orientation that a decoded picture declares.
 
-        FFmpeg gives one display matrix per picture, whether the container, the codec (SEI) or
-        EXIF declared it; where several did, it keeps what came with the picture itself. What a
-        codec declares with a key frame holds until the next key frame.
+        FFmpeg gives it as a display matrix, whether the container, the codec (SEI) or EXIF
+        declared it. EXIF replaces the container's, and that comes before the codec's, as in
+        ffmpeg. What a codec declares with a key frame holds until the next key frame.
         """
         try:
             side_data = _side_data(picture)
         except ValueError:  # PyAV gives none of them if it has no name for one
             side_data = _side_data(self._without_unnamed(picture))
-        if "DISPLAYMATRIX" in side_data:
-            matrix = struct.unpack("=9i", bytes(side_data["DISPLAYMATRIX"]))
-            self._orientation = from_matrix(matrix)
+        matrices = (data for data in side_data if data.type is Type.DISPLAYMATRIX)
+        if (matrix := next(matrices, None)) is not None:
+            self._orientation = from_matrix(struct.unpack("=9i", bytes(matrix)))
         elif picture.key_frame:
             self._orientation = UPRIGHT
         return self._orientation
