@@ -25,15 +25,20 @@ class PixelAspect:
         # PyAV gives the codec's where the container has none
         differs = declared != self._codec.sample_aspect_ratio
         self._container = declared if differs else None
+        self._aspect = 1.0
+        self._known = False
 
-    def __call__(self, *, transposed: bool) -> float:
+    def __call__(self, *, key_frame: bool, transposed: bool) -> float:
         """Return width / height of the pixels of the picture that was decoded last.
 
         Args:
+            key_frame: Whether it is one. Only from there on does a change count: the codec may
+                be ahead of pictures that it holds back.
             transposed: Whether its rows are shown as columns.
         """
-        declared = self._container or self._codec.sample_aspect_ratio
-        if declared is None:
-            return 1.0
-        aspect = float(1 / declared if transposed else declared)
-        return aspect if 1 / _MOST <= aspect <= _MOST else 1.0
+        if key_frame or not self._known:
+            declared = self._container or self._codec.sample_aspect_ratio
+            aspect = float(declared) if declared else 1.0
+            self._aspect = aspect if 1 / _MOST <= aspect <= _MOST else 1.0
+            self._known = True
+        return 1 / self._aspect if transposed else self._aspect

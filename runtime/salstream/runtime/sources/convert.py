@@ -63,7 +63,8 @@ class Converter:
         """
         orientation = self._orientation_of(picture)
         image = turn(self._to_bgr(picture), orientation)
-        return image, self._aspect(transposed=orientation.transposed)
+        aspect = self._aspect(key_frame=picture.key_frame, transposed=orientation.transposed)
+        return image, aspect
 
     def _to_bgr(self, picture: av.VideoFrame) -> NDArray[np.uint8]:
         colours = None
