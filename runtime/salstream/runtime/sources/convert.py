@@ -1,73 +1,108 @@
-"""From the pictures that a decoder gives to frames: BGR, 8 bits, upright."""
+"""From the pictures that a decoder gives to frames: BGR, 8 bits, SDR, upright."""
 
 from __future__ import annotations
 
+import logging
+import os
 from typing import Final
 
 import av
 import av.filter
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from salstream.runtime.sources import hdr
+from salstream.runtime.sources.aspect import PixelAspect
+from salstream.runtime.sources.orientation import Orientations, turn
+
+logger = logging.getLogger("salstream")
 
 # The colour matrices (H.273) that ffmpeg can convert from. It refuses the rest, which are
 # rare, or not meant: some files say "reserved" (3) for want of knowledge.
 _MATRICES: Final = frozenset((0, 1, 2, 4, 5, 6, 7, 9))
-_UNSPECIFIED_MATRIX: Final = 2
-# How phone videos are turned, in degrees counterclockwise.
-_TURNS: Final = {
-    90: cv2.ROTATE_90_COUNTERCLOCKWISE,
-    180: cv2.ROTATE_180,
-    270: cv2.ROTATE_90_CLOCKWISE,
-}
+_UNSPECIFIED: Final = 2
+_BT2020_MATRIX: Final = 9
+
+_HDR_THREADS: Final = min(4, os.cpu_count() or 1)
+
+# What a graph is made for: size, pixel format, matrix, range, and HDR's transfer and primaries.
+_Layout = tuple[str, str, str, str, tuple[int, int] | None]
 
 
 class Converter:
     """Converts pictures to frames, into memory that is used again.
 
     Colours follow the matrix and range that a picture declares; one that declares none is
-    taken as BT.601 of limited range, as ffmpeg and OpenCV do. PyAV's ``reformat`` would do
-    the same, but asks the system for each picture's memory, which at 1080p makes decoding a
-    third slower.
+    taken as BT.601 of limited range, as ffmpeg and OpenCV do. HDR is tone-mapped to SDR. PyAV's
+    ``reformat`` would do the same for SDR, but asks the system for each picture's memory, which
+    at 1080p makes decoding a third slower.
+
+    Args:
+        stream: The pictures' stream, of which no packet has been decoded yet.
+        name: The source's, for the log.
     """
 
-    def __init__(self) -> None:
-        self._layout: tuple[str, ...] = ()
+    def __init__(self, stream: av.VideoStream, name: str) -> None:
+        self._name = name
+        self._orientation_of = Orientations()
+        self._aspect = PixelAspect(stream)
+        self._layout: _Layout | None = None
         self._graph = av.filter.Graph()
+        self._tone_mapped = False
 
-    def __call__(self, picture: av.VideoFrame) -> NDArray[np.uint8]:
-        """Return the picture as (height, width, 3) BGR, which nobody else looks at.
+    def __call__(self, picture: av.VideoFrame) -> tuple[NDArray[np.uint8], float]:
+        """Return the picture that was decoded last as a frame's image and pixel aspect.
+
+        Returns:
+            (height, width, 3) BGR, which nobody else looks at, and the width of a pixel as it
+            is shown, divided by its height.
 
         Raises:
             av.FFmpegError: ffmpeg cannot convert it.
+            SalstreamError: It is HDR, and no temporary file can be written.
         """
-        if picture.format.name == "bgr24":
-            # the decoder may still need its memory when somebody draws on the frame
-            image = _array(picture).copy()
-        else:
-            image = _array(self._to_bgr(picture))
-        turn = _TURNS.get(round(picture.rotation / 90) * 90 % 360)
-        return image if turn is None else np.asarray(cv2.rotate(image, turn), np.uint8)
+        orientation = self._orientation_of(picture)
+        image = turn(self._to_bgr(picture), orientation)
+        aspect = self._aspect(key_frame=picture.key_frame, transposed=orientation.transposed)
+        return image, aspect
 
-    def _to_bgr(self, picture: av.VideoFrame) -> av.VideoFrame:
+    def _to_bgr(self, picture: av.VideoFrame) -> NDArray[np.uint8]:
+        colours = None
+        transfer = picture.color_trc
+        if transfer in hdr.TRANSFERS:
+            colours = transfer, picture.color_primaries
+        elif picture.format.name == "bgr24":
+            # the decoder may still need its memory when somebody draws on the frame
+            return _array(picture).copy()
         if picture.colorspace not in _MATRICES:
-            picture.colorspace = _UNSPECIFIED_MATRIX
+            picture.colorspace = _UNSPECIFIED
+        if colours and picture.colorspace == _UNSPECIFIED and not picture.format.is_rgb:
+            picture.colorspace = _BT2020_MATRIX
+        # ffmpeg converts neither of the two here, but refuses values that it does not know
+        picture.color_trc = picture.color_primaries = _UNSPECIFIED
         layout = (
             f"{picture.width}x{picture.height}",
             picture.format.name,
             str(picture.colorspace),
             str(picture.color_range),
+            colours,
         )
         if layout != self._layout:
-            self._graph = _bgr_graph(*layout)
+            self._graph = _bgr_graph(layout)
             self._layout = layout
+            if colours and not self._tone_mapped:
+                kind = hdr.TRANSFERS[colours[0]]
+                logger.info("%s is HDR (%s): its frames are tone-mapped to SDR", self._name, kind)
+                self._tone_mapped = True
         self._graph.vpush(picture)
-        return self._graph.vpull()
+        return _array(self._graph.vpull())
 
 
-def _bgr_graph(size: str, pixel_format: str, matrix: str, value_range: str) -> av.filter.Graph:
+def _bgr_graph(layout: _Layout) -> av.filter.Graph:
+    size, pixel_format, matrix, value_range, hdr_colours = layout
     graph = av.filter.Graph()
-    graph.threads = 1  # a conversion is too short to be shared out
+    # without a table, a conversion is too short to be shared out
+    graph.threads = _HDR_THREADS if hdr_colours else 1
     source = graph.add(
         "buffer",
         video_size=size,
@@ -76,7 +111,12 @@ def _bgr_graph(size: str, pixel_format: str, matrix: str, value_range: str) -> a
         range=value_range,
         time_base="1/1000",
     )
-    graph.link_nodes(source, graph.add("format", "bgr24"), graph.add("buffersink")).configure()
+    nodes = [source]
+    if hdr_colours:
+        # 16 bits, as the table's curves are steep near black
+        nodes += [graph.add("format", "gbrp16le"), hdr.add_table(graph, *hdr_colours)]
+    nodes += [graph.add("format", "bgr24"), graph.add("buffersink")]
+    graph.link_nodes(*nodes).configure()
     return graph
 
 

@@ -224,7 +224,6 @@ class Video(Reader):
         self._container = container
         self._timeout_s = timeout_s
         self._rewinds = rewinds
-        self._convert = Converter()
         self._arrived_s = 0.0  # when the newest packet came
         self._read_s = 0.0  # how long it took to read it
         self._arrivals: dict[int, float] = {}  # of packets, by the time that their picture shows
@@ -244,6 +243,7 @@ class Video(Reader):
             raise UnusableSource(f"{self.name} is encrypted (DRM): decrypt it first")
         self._stream = self._choose_film(films)
         self._index_at_open = index_sizes[self._stream.index]
+        self._convert = Converter(self._stream, self.name)
 
         # without timestamps of its own, ffmpeg would invent 25 frames per second
         bare = av.format.Flags.no_timestamps in av.format.Flags(container.format.flags)
@@ -337,13 +337,13 @@ class Video(Reader):
                 arrived_s = self._arrivals.pop(picture.pts or 0, self._arrived_s)
                 time_s = self._time(picture, index, arrived_s)
                 try:
-                    image = self._convert(picture)
+                    image, pixel_aspect = self._convert(picture)
                 except av.FFmpegError:
                     self.damaged += 1
                     continue
                 if self._pace is not None and time_s is not None:
                     arrived_s = self._wait_for_turn(self._pace, time_s)
-                yield Frame(index, time_s, image, self._cut, arrived_s)
+                yield Frame(index, time_s, image, self._cut, arrived_s, pixel_aspect)
                 self._cut = False
                 index += 1
             begin = self._next_part()
