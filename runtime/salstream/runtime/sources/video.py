@@ -304,10 +304,11 @@ class Video(Reader):
                 f"{self.name} has pictures of {context.width}x{context.height} pixels: at most "
                 f"{MAX_PIXELS // 1_000_000} million are taken; make them smaller"
             )
-        if len(films) > 1:
+        moving = sum(self._packet_counts[film.index] > 1 for film in films)
+        if moving > 1:
             logger.info(
                 "%s has %d video streams: number %d, of %dx%d pixels, is shown",
-                *(self.name, len(films), stream.index, context.width, context.height),
+                *(self.name, moving, stream.index, context.width, context.height),
             )
         # frame threads hold frames back, so a live stream does without them
         stream.thread_type = "SLICE" if self.live else "AUTO"
