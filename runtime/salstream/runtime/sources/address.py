@@ -72,8 +72,9 @@ def parse_url(text: str) -> Address | None:
             f"{shown} can be read in two ways: write # / ? @ in a user name or password as "
             "%23 %2F %3F %40, and @ in a path as %40"
         )
-    hostless = scheme in ("udp", "tcp", "srt", "rtmp") and not after.startswith("/")
-    if not _PLACE.fullmatch(place) or not (hostless or place.partition(":")[0]):
+    listens = scheme in ("udp", "tcp", "srt", "rtmp")
+    host = place.partition(":")[0]
+    if not _PLACE.fullmatch(place) or after.startswith("/") or not (host or listens):
         raise UsageError(
             f"{shown} has no host, or something else than a number after the host's colon: "
             f"expected {scheme}://user:password@host:port/path (# / ? @ in a password are "
@@ -109,8 +110,8 @@ def redact(text: str) -> str:
     """Replace the passwords in URLs and GStreamer pipelines by ``***``."""
     whole = _WHOLE.fullmatch(text)
     if whole and (" ! " not in text or _SCHEME.fullmatch(whole[2])):
-        text = _FIELDS_OF_URL.sub(r"\1***", whole[1] + _hide_password(whole[3]))
-        text = _hide_digits(text)
+        text = whole[1] + _PASSWORD.sub(r"\1***", _hide_password(whole[3]))  # a URL in the URL
+        text = _hide_digits(_FIELDS_OF_URL.sub(r"\1***", text))
     else:
         for pattern in _SECRETS:
             text = pattern.sub(r"\1***", text)
@@ -124,6 +125,7 @@ _SCHEME: Final = re.compile("(?i)" + "|".join(SCHEMES))
 _WHOLE: Final = re.compile(r"(?s)((?:[\w-]+\s*=\s*)?([A-Za-z][\w+.-]*)://)(.*)")
 _PLACE: Final = re.compile(r"(\[[^\s\[\]/@]*\]|[^\s:\[\]/?#@\\]*)(?::(\d*))?")
 _AT_PLACE: Final = re.compile(r"@(?=(?:(\[[0-9a-fA-F:.%\w]+\]|[\w.-]+)(?::\d{0,5})?)(?:[/?#\s]|$))")
+_IN_PATH: Final = re.compile(r"(?s)/.*(?:[?&][\w.-]+=|://)")  # of a query, or of a URL in a URL
 _FILE_NAME: Final = re.compile(
     r"(?i).*\.(?:jpe?g|mjpe?g|png|gif|webp|bmp|mp4|mkv|mov|avi|webm|flv|ts|m3u8|mpd|sdp|cgi|php|"
     r"asp|aspx|html?|h26[45])"
@@ -166,7 +168,7 @@ def _split(after: str) -> tuple[str | None, str, str, bool]:
         (found.start(), _likelihood(_place_at(after, found.end())))
         for found in _AT_PLACE.finditer(after, len(authority))
         if ":" in after[: found.start()]
-        and (unusual or not re.search(r"[?&][\w.-]+=", after[len(authority) : found.start()]))
+        and (unusual or not _IN_PATH.match(after[len(authority) : found.start()]))
     ]
     if not others:
         return *usual, False
@@ -232,13 +234,10 @@ _FIELDS_OF_URL: Final = re.compile(_fields("&"))
 _DIGITS: Final = re.compile(
     r"""(://[^\s:/?#]*:)\d+/[^\s?#]*(?=@(?:\[[^\s\]]*\]|[\w.-]+)(?::\d+)?(?:[/\s"']|$))"""
 )
-_SECRETS: Final = (
-    # user:password@host, even with @, / or # left bare in the password; digits and a slash
-    # after the colon are a port
-    re.compile(r"(://[^\s:/?#]*:)(?:[^\s/?#]*|(?!\d+/)\S*)(?=@)"),
-    re.compile(_fields(r"\s&")),
-    _DIGITS,
-)
+# user:password@host, even with @, / or # left bare in the password; digits and a slash after the
+# colon are a port
+_PASSWORD: Final = re.compile(r"(://[^\s:/?#]*:)(?:[^\s/?#]*|(?!\d+/)\S*)(?=@)")
+_SECRETS: Final = (_PASSWORD, re.compile(_fields(r"\s&")), _DIGITS)
 
 
 # What was meant as a URL with a password: spaces in it, slashes and colons that are too many or
