@@ -57,7 +57,7 @@ class Answer:
         kind: The content type, without parameters.
         multipart: Whether it says that it has several parts.
         sends_pictures: Whether it is JPEG, as it says itself or as it begins.
-        is_endless: Whether it is neither a file nor a list of files.
+        is_stream: Whether it is neither a file nor a list of files, and says where it ends.
     """
 
     def __init__(self, response: HTTPResponse, timeout_s: float) -> None:
@@ -68,19 +68,19 @@ class Answer:
         self.multipart = self.kind.startswith("multipart/")
         says, looks = _PICTURES.fullmatch(self.kind), _LOOKS_LIKE.match(head)
         self.sends_pictures = bool(says or looks)
-        self.is_endless = response.length is None and not _PLAYLIST.match(head)
-        # an end of the connection is the end only where that was said
         closes = "close" in response.headers.get("Connection", "").lower()
-        self.ends_by_itself = response.chunked or closes or response.length is not None
+        unlimited = response.length is None
+        self.is_stream = unlimited and (response.chunked or closes) and not _PLAYLIST.match(head)
+        # an end of the connection is the end only where that was said
+        self._says_end = response.chunked or closes or not unlimited
 
     def read(self, size: int) -> bytes:
         """Return at most so many bytes; none: that was all."""
         try:
             data = self._response.read1(size)
         except HTTPException:
-            data = b""
-            self.ends_by_itself = False
-        if not data and not self.ends_by_itself:
+            data, self._says_end = b"", False
+        if not data and not self._says_end:
             raise ConnectionResetError(errno.ECONNRESET, "the connection was closed")
         return data
 
@@ -101,9 +101,10 @@ def request(address: Address, timeout_s: float) -> Answer | None:
     """
     passwords = HTTPPasswordMgrWithDefaultRealm()
     if address.user is not None:
-        passwords.add_password(None, address.bare_url, address.user, address.password or "")
+        server = f"{address.scheme}://{address.place}/"
+        passwords.add_password(None, server, address.user, address.password or "")
     # as FFmpeg does: cameras sign their certificates themselves
-    trusting = ssl.create_default_context()
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
     opener = build_opener(
         HTTPBasicAuthHandler(passwords),
@@ -168,15 +169,15 @@ class Pictures:
             yield head % (_BOUNDARY, len(picture)) + picture + b"\r\n"
 
     def _read_pictures(self) -> Iterator[bytes]:
+        asked_s = time.monotonic()
         while True:
-            asked_s = time.monotonic()
             count = 0
             try:
                 for picture in self._find(self._answer):
                     yield picture
                     count += 1
             except ConnectionResetError:
-                if count != 1 or self._answer.multipart:
+                if count > 1 or (count and self._answer.multipart):
                     raise
             self._answer.close()
             if not count:
@@ -186,7 +187,9 @@ class Pictures:
                 )
             if count > 1 or self._answer.multipart:
                 return
-            time.sleep(max(0.0, asked_s + PERIOD_S - time.monotonic()))
+            period_s = min(PERIOD_S, self._answer.timeout_s / 2)
+            time.sleep(max(0.0, asked_s + period_s - time.monotonic()))
+            asked_s = time.monotonic()
             answer = self._ask()
             if answer is None:
                 raise ConnectionResetError(errno.ECONNRESET, "no answer in HTTP")

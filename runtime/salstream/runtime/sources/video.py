@@ -102,7 +102,7 @@ def open_url(address: Address, timeout_s: float) -> Video:
         answer = ask()
         if answer is not None and answer.sends_pictures:
             return opened(Pictures(answer, ask, address.shown), form="mpjpeg")
-        if answer is not None and answer.is_endless:  # a sender that may serve nobody twice
+        if answer is not None and answer.is_stream:  # a sender that may serve nobody twice
             return opened(answer)
         if answer is not None:
             answer.close()
