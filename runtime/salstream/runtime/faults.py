@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,19 +15,17 @@ def library_at_fault(error: BaseException) -> str | None:
     That is one that cannot be imported, whatever its modules raise, or that lacks a name which it
     should have.
     """
-    names = []
-    if isinstance(error, ImportError):
-        names.append(error.name)
-    if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
-        names.append(error.obj.__name__)
+    names = [error.name] if isinstance(error, ImportError) else []
     names += [
         frame.f_globals.get("__name__")
-        for frame, _ in traceback.walk_tb(error.__traceback__)
+        for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__)))
         if frame.f_code.co_name == "<module>"  # while the module was being imported
     ]
+    if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
+        names.append(error.obj.__name__)
     for name in names:
         library = (name or "").partition(".")[0]
-        if library not in ("", "__main__", "salstream"):
+        if library not in ("", "__main__", "salstream", *sys.stdlib_module_names):
             return library
     return None
 
