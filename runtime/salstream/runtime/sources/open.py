@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salstream.runtime.errors import SalstreamError, UsageError
-from salstream.runtime.sources.address import parse_url, redact
+from salstream.runtime.sources.address import has_scheme, redact
 from salstream.runtime.sources.base import Source
 from salstream.runtime.sources.memory import Arrays, RawFrames
 
@@ -78,10 +78,10 @@ def _open_text(
         if not number:
             raise UsageError(f"{text} is not a camera: expected one like /dev/video0")
         return open_camera(int(number[1]), fps)
-    if (address := parse_url(text)) is not None:
+    if has_scheme(text):
         from salstream.runtime.sources.video import open_url
 
-        return open_url(address, timeout_s)
+        return open_url(text, timeout_s)
     if " ! " in text:
         from salstream.runtime.sources.camera import open_pipeline
 

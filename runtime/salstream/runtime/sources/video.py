@@ -16,8 +16,8 @@ import av.error
 import av.format
 import av.stream
 
-from salstream.runtime.errors import SalstreamError, UnusableSource
-from salstream.runtime.sources.address import Address, redact
+from salstream.runtime.errors import SalstreamError, UnusableSource, UsageError
+from salstream.runtime.sources.address import parse_url, redact
 from salstream.runtime.sources.backlog import Backlog, Pace, StamplessBacklog
 from salstream.runtime.sources.base import Frame, Reader, time_of
 from salstream.runtime.sources.convert import Converter
@@ -78,13 +78,17 @@ def open_stream(stream: BinaryIO, name: str) -> Video:
     return _open(stream, name, rewinds=stream.seekable())
 
 
-def open_url(address: Address, timeout_s: float) -> Video:
+def open_url(url: str, timeout_s: float) -> Video:
     """Open a network stream; a plain file behind http:// is not live.
 
     Raises:
+        UsageError: It is no URL, or one that cannot be read.
         SalstreamError: It does not answer within ``timeout_s`` seconds, refuses, or sends no
             video.
     """
+    address = parse_url(url)
+    if address is None:
+        raise UsageError(f"{redact(url)} is not a URL")
     opened = partial(
         _open, name=address.shown, scheme=address.scheme, timeout_s=timeout_s, rewinds=False
     )
