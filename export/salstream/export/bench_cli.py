@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -97,6 +96,8 @@ def _images(source: Path | None, count: int) -> Images:
     from salstream.runtime.sources import open_source
 
     if source is None:
+        import numpy as np
+
         rng = np.random.default_rng(0)
         coarse = rng.integers(0, 256, (count, 9, 16, 3), dtype=np.uint8)
         return [image.repeat(80, 0).repeat(80, 1) for image in coarse]

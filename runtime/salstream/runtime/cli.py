@@ -21,6 +21,7 @@ import typer
 from rich.console import Console
 
 from salstream.runtime.errors import SalstreamError, UsageError
+from salstream.runtime.faults import explain, is_missing, library_at_fault
 from salstream.runtime.logs import is_json, use_json
 from salstream.runtime.signals import end_in_order
 
@@ -82,16 +83,26 @@ def _main() -> None:
     asked = end_in_order()
     try:
         _run_app()
-    except (ImportError, KeyboardInterrupt, SalstreamError) as error:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
         number = asked()
-        # a library whose import is interrupted seems not to be there
-        missing = isinstance(error, ImportError) or isinstance(error.__cause__, ImportError)
-        if isinstance(error, SalstreamError) and not (number and missing):
-            _say(f"Error: {error}", logging.ERROR)
-            sys.exit(128 + number if number else error.exit_code)
-        if not number:
+        cause = error.__cause__ if isinstance(error, SalstreamError) else error
+        library = None if cause is None else library_at_fault(cause)
+        if isinstance(error, SystemExit) and (library is None or number):
             raise
-        sys.exit(128 + number)
+        if isinstance(error, SalstreamError) and not (
+            # a library whose import is interrupted seems not to be there
+            number and isinstance(cause, ImportError)
+        ):
+            broken = isinstance(cause, ImportError) and library and not is_missing(library)
+            _say(f"Error: {explain(cause) if cause and broken else error}", logging.ERROR)
+            sys.exit(128 + number if number else error.exit_code)
+        if number:
+            sys.exit(128 + number)
+        if os.environ.get("SALSTREAM_TRACEBACK"):
+            raise
+        with suppress(OSError):
+            _say(f"Error: {explain(error)}", logging.ERROR)
+        sys.exit(SalstreamError.exit_code)
 
 
 def _run_app() -> None:
@@ -108,6 +119,8 @@ def _run_app() -> None:
         _say(f"Error: {error.format_message()}", logging.ERROR)
         sys.exit(error.exit_code)
     except OSError as error:  # standard output is full, for example
+        if library_at_fault(error):
+            raise
         with suppress(OSError):
             _say(f"Error: {error.strerror or error}", logging.ERROR)
         sys.exit(SalstreamError.exit_code)

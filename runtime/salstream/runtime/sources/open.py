@@ -78,14 +78,14 @@ def _open_text(
         if not number:
             raise UsageError(f"{text} is not a camera: expected one like /dev/video0")
         return open_camera(int(number[1]), fps)
-    if " ! " in text:
-        from salstream.runtime.sources.camera import open_pipeline
-
-        return open_pipeline(text)
     if has_scheme(text):
         from salstream.runtime.sources.video import open_url
 
         return open_url(text, timeout_s, fps)
+    if " ! " in text:
+        from salstream.runtime.sources.camera import open_pipeline
+
+        return open_pipeline(text)
     return _open_path(Path(text), fps, redact(text))
 
 

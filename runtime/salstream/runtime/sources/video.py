@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -18,8 +19,8 @@ import av.container
 import av.error
 import av.format
 
-from salstream.runtime.errors import SalstreamError, UnusableSource
-from salstream.runtime.sources.address import redact
+from salstream.runtime.errors import SalstreamError, UnusableSource, UsageError
+from salstream.runtime.sources.address import parse_url, redact
 from salstream.runtime.sources.backlog import Backlog, Pace, StamplessBacklog
 from salstream.runtime.sources.base import Frame, Reader, time_of
 from salstream.runtime.sources.clock import Clock, DecodingOrder, in_decoding_order, rate_of
@@ -30,6 +31,7 @@ from salstream.runtime.sources.containers import (
     why_not,
 )
 from salstream.runtime.sources.convert import Converter
+from salstream.runtime.sources.mjpeg import Answer, Pictures, request
 from salstream.runtime.sources.parts import FilePart, next_part
 from salstream.runtime.sources.streams import film_among, films_in
 
@@ -118,20 +120,47 @@ def open_url(url: str, timeout_s: float, fps: float | None = None) -> Video:
     """Open a network stream; a plain file behind http:// is not live.
 
     Raises:
+        UsageError: It is no URL, or one that cannot be read.
         SalstreamError: It does not answer within ``timeout_s`` seconds, refuses, or sends no
             video.
     """
-    scheme, _, rest = url.partition("://")
-    scheme = scheme.lower()
-    return _open(
-        f"{scheme}://{rest}", url, scheme=scheme, timeout_s=timeout_s, rewinds=False, fps=fps
+    address = parse_url(url)
+    if address is None:
+        raise UsageError(f"{redact(url)} is not a URL")
+    opened = partial(
+        _open,
+        name=address.shown,
+        scheme=address.scheme,
+        timeout_s=timeout_s,
+        rewinds=False,
+        fps=fps,
     )
+    if address.scheme in ("http", "https"):
+
+        def ask() -> Answer | None:
+            begin = time.monotonic()
+            try:
+                return request(address, timeout_s)
+            except (av.FFmpegError, OSError) as error:
+                failure = _failure(error, address.shown, address.scheme, timeout_s, begin)
+            # not inside the block, where the error and its address would be this one's context
+            raise failure
+
+        answer = ask()
+        if answer is not None and answer.sends_pictures:
+            return opened(Pictures(answer, ask, address.shown), form="mpjpeg")
+        if answer is not None and answer.is_stream:  # a sender that may serve nobody twice
+            return opened(answer)
+        if answer is not None:
+            answer.close()
+    return opened(address.url)
 
 
 def _open(
-    location: str | BinaryIO,
+    location: str | BinaryIO | Answer | Pictures,
     name: str,
     *,
+    form: str | None = None,
     scheme: str | None = None,
     timeout_s: float = 0,
     rewinds: bool = True,
@@ -142,27 +171,21 @@ def _open(
     # ffmpeg decodes a picture to learn about a stream; other options go to protocol and container
     options = {"max_pixels": str(MAX_PIXELS), **_URL_OPTIONS.get(scheme or "", {})}
     asked_s = time.monotonic()
+    failure: SalstreamError | None = None
     try:
         container = av.open(
             location,
             "r",
+            format=form,
             options=options,
             timeout=timeout_s if scheme else None,
             metadata_errors="replace",  # a title in another encoding is no reason to refuse
         )
     except (av.FFmpegError, OSError, ValueError) as error:
-        waited_s = time.monotonic() - asked_s
-        why = (
-            f"cannot be opened as a video: {why_not(path)}"
-            if path
-            else _why(error, scheme, timeout_s, waited_s)
-        )
-        unusable = isinstance(error, _UNUSABLE) and not _is_silence(error, timeout_s, waited_s)
-        if scheme in ("rtsp", "rtsps") and isinstance(error, av.error.InvalidDataError):
-            unusable = False  # a camera that is booting accepts and hangs up
-        kind = UnusableSource if unusable else SalstreamError
-        # without its cause, whose text gives away the URL's password
-        raise kind(f"{redact(name)} {why}") from None
+        failure = _failure(error, name, scheme, timeout_s, asked_s, path)
+    if failure is not None:
+        # not inside the block, where the error and its address would be this one's context
+        raise failure
     try:
         return Video(
             container,
@@ -177,6 +200,25 @@ def _open(
     except BaseException:
         container.close()
         raise
+
+
+def _failure(
+    error: Exception,
+    name: str,
+    scheme: str | None,
+    timeout_s: float,
+    asked_s: float,
+    path: Path | None = None,
+) -> SalstreamError:
+    """Return what to raise where a source cannot be opened."""
+    if path is not None:
+        return SalstreamError(f"{name} cannot be opened as a video: {why_not(path)}")
+    waited_s = time.monotonic() - asked_s
+    unusable = isinstance(error, _UNUSABLE) and not _is_silence(error, timeout_s, waited_s)
+    if scheme in ("rtsp", "rtsps") and isinstance(error, av.error.InvalidDataError):
+        unusable = False  # a camera that is booting accepts and hangs up
+    kind = UnusableSource if unusable else SalstreamError
+    return kind(f"{redact(name)} {_why(error, scheme, timeout_s, waited_s)}")
 
 
 class Video(Reader):
@@ -605,7 +647,7 @@ _NETWORK_ERRORS: Final[Mapping[type[Exception], str]] = {
     ),
     av.error.HTTPForbiddenError: "forbids it (403): check what this user may see",
     av.error.HTTPNotFoundError: "has nothing at this path (404): check the path",
-    av.error.ConnectionRefusedError: (
+    ConnectionRefusedError: (
         "refused the connection: check address and port, and that the sender is running"
     ),
     av.error.InvalidDataError: "answered with something that is not a video: check the path",
@@ -625,7 +667,7 @@ _UNUSABLE: Final = (
 
 def _is_silence(error: Exception, timeout_s: float, waited_s: float) -> bool:
     # some protocols give the wait that PyAV interrupted another name
-    return isinstance(error, av.error.ExitError | av.error.TimeoutError) or waited_s >= timeout_s
+    return isinstance(error, av.error.ExitError | TimeoutError) or waited_s >= timeout_s
 
 
 def _text(error: Exception) -> str:
