@@ -690,7 +690,7 @@ def test_frames_came_when_their_own_packet_did(tmp_path: Path, order: str) -> No
     sender = subprocess.Popen([*send, f"{url}?listen=1"])
     try:
         with closing(_opened(url)) as video:
-            packets = video._demuxed
+            packets = video._demuxer._rest
 
             def noted() -> Iterator[av.Packet[Any]]:
                 for packet in packets:
@@ -699,7 +699,7 @@ def test_frames_came_when_their_own_packet_did(tmp_path: Path, order: str) -> No
                     )
                     yield packet
 
-            video._demuxed = noted()
+            video._demuxer._rest = noted()
             for frame in video:
                 first = min(arrivals)
                 own = arrivals.get(first + round((frame.time or 0.0) * 100))

@@ -29,15 +29,15 @@ _HINTS: Final = {
     ),
 }
 _GIF_END: Final = b"\x3b"
+_ASF_FILE_PROPERTIES: Final = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_ASF_HEAD: Final = 1 << 16  # bytes in which they lie
 _PADDING: Final = 16  # bytes that some programs leave behind the end of a GIF
 
 
-def why_not(path: Path) -> str:
-    """Say why a file cannot be opened as a video, as far as its name tells."""
-    for suffixes, hint in _HINTS.items():
-        if path.suffix.lower() in suffixes:
-            return hint
-    return "it is damaged, cut off or no video at all"
+def hint_for(path: Path) -> str:
+    """Say what to do about a file that is no video for FFmpeg; empty if its name does not tell."""
+    suffix = path.suffix.lower()
+    return next((hint for suffixes, hint in _HINTS.items() if suffix in suffixes), "")
 
 
 def missing_segments(playlist: Path) -> list[str]:
@@ -52,11 +52,16 @@ def missing_segments(playlist: Path) -> list[str]:
 
 def is_cut_off(path: Path, container: str) -> bool:
     """Whether a file lacks the end that its format demands, where FFmpeg does not look for it."""
-    if container != "gif":
-        return False
+    size = path.stat().st_size
     with path.open("rb") as file:
-        file.seek(-min(_PADDING, path.stat().st_size), os.SEEK_END)
-        return _GIF_END not in file.read()
+        if container == "gif":
+            file.seek(-min(_PADDING, size), os.SEEK_END)
+            return _GIF_END not in file.read()
+        if container == "asf":
+            head = file.read(_ASF_HEAD)
+            at = head.find(_ASF_FILE_PROPERTIES)
+            return at >= 0 and size < int.from_bytes(head[at + 40 : at + 48], "little")
+    return False
 
 
 def ends_with_whole_tag(path: Path) -> bool:

@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Final
 
+import av
+
 # How a file of these containers begins. FFmpeg reads on by itself in MPEG-TS, MPEG-PS and Ogg, and
 # once in Matroska.
 _BEGINNINGS: Final = {
@@ -20,6 +22,10 @@ _BEGINNINGS: Final = {
     "nut": rb"nut/multimedia container\x00",
     "yuv4mpegpipe": rb"YUV4MPEG2 W\d+ H\d+",
 }
+_TS_PACKET: Final = 188  # bytes
+# A transport stream that goes on for longer than this share behind its last picture has changed its
+# streams, or has only sound left.
+_LONG_REST: Final = 0.02
 
 
 def next_part(path: Path, container: str, after: int) -> int | None:
@@ -36,6 +42,25 @@ def next_part(path: Path, container: str, after: int) -> int | None:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         found = re.compile(beginning, re.DOTALL).search(data, max(1, after))
         return found.start() if found else None
+
+
+def next_program(path: Path, film: int, after: int) -> int | None:
+    """Return where an MPEG-TS has another video stream behind the end of its film; None: nowhere.
+
+    Args:
+        path: The whole file.
+        film: Packet identifier (PID) of the film.
+        after: Where its last packet begins, in bytes.
+    """
+    begin, size = after + _TS_PACKET, path.stat().st_size
+    if size - begin <= _LONG_REST * size:
+        return None
+    try:
+        with av.open(FilePart(path, begin), metadata_errors="replace") as rest:
+            others = [stream.id for stream in rest.streams.video]
+    except (av.FFmpegError, OSError, ValueError):
+        return None
+    return begin if others and film not in others else None
 
 
 class FilePart(io.FileIO):
