@@ -97,6 +97,11 @@ class Scene(ABC):
     def count(self) -> int:
         """Frames, as declared."""
 
+    @property
+    def images(self) -> Sequence[Path]:
+        """Image files that the frames are; none for a video file."""
+        return ()
+
     @abstractmethod
     def check(self, frames: int) -> None:
         """Refuse a truth that does not fit the number of frames that came.
@@ -144,6 +149,11 @@ class RawScene(Scene):
         """Frames, as declared; counted where the file does not say."""
         declared = self._recording.frame_count()
         return declared or sum(1 for _ in self._recording.frames())
+
+    @property
+    def images(self) -> Sequence[Path]:
+        """Image files that the frames are; none for a video file."""
+        return self._recording.images()
 
     def frames(self) -> Iterator[NDArray[np.uint8]]:
         """Yield the frames, BGR."""
@@ -270,7 +280,7 @@ def open_scenes(
         sigma = SIGMA if about is None else float(about.get("sigma", SIGMA))
     if about is None:
         found = find_recordings(dataset, path)
-        notes.append(f"Splits: {found.splits}.")
+        notes += [f"Splits: {found.splits}.", *found.notes]
         scenes = [RawScene(r, sigma) for r in found.recordings if r.truth is not None]
         sources = "density maps of the dataset, or Gaussians"
     else:
@@ -280,6 +290,7 @@ def open_scenes(
             raise UsageError(f"{path} has letterboxed frames; give the dataset as it was unpacked")
         packed = open_packed(path)
         notes.append(f"Splits: {about.get('splits')}. Frames as packed: {packed.size}.")
+        notes += about.get("notes", [])
         made = about.get("densities", "made") == "made"
         scenes = [
             PackedScene(video, sigma if made else None)
