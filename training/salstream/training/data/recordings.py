@@ -297,16 +297,17 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def without(names: Iterable[str], what: str) -> list[str]:
-    """Return a note on what lacks its other half: its number and the first names.
+def without(names: Iterable[str], what: str, shown: int = 3) -> list[str]:
+    """Return a note on what lacks its other half, with how many there are and the first names.
 
     Args:
         names: Any number of them; none: no note.
         what: Of them, with what they lack: ``images have no annotation``.
+        shown: How many are named.
     """
     lacking = sorted(set(names))
-    more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
-    return [f"{len(lacking)} {what}: {', '.join(lacking[:3])}{more}"] if lacking else []
+    more = f" and {len(lacking) - shown} more" if len(lacking) > shown else ""
+    return [f"{len(lacking)} {what}: {', '.join(lacking[:shown])}{more}"] if lacking else []
 
 
 def pixels(points: NDArray[Any]) -> Points:

@@ -23,6 +23,7 @@ from salstream.training.data.readers import (
     remega,
     salicon,
 )
+from salstream.training.data.readers.layouts import UNCERTAIN
 from salstream.training.data.recordings import Found, Recording, without
 
 READERS: Final[dict[str, Callable[[Path], Found]]] = {
@@ -70,10 +71,7 @@ def find_recordings(dataset: str, path: Path) -> Found:
 def _doubts(recordings: Sequence[Recording]) -> list[str]:
     """Return a note on frames and maps whose numbers fit in more than one way, or not at all."""
     doubts = [f"{r.name} ({doubt})" for r in recordings if (doubt := getattr(r.truth, "doubt", ""))]
-    return without(
-        doubts,
-        "recordings have maps whose numbers do not tell for certain which frame they belong to",
-    )
+    return without(doubts, UNCERTAIN)
 
 
 def _bare(recordings: Sequence[Recording]) -> list[str]:

@@ -20,6 +20,7 @@ from salstream.runtime.sources.images import IMAGE_SUFFIXES, images_among
 from salstream.training.data.packed import Split
 from salstream.training.data.recordings import MapFiles, Recording, composed, without
 
+UNCERTAIN: Final = "recordings have maps whose numbers leave open which frames they belong to"
 VIDEO_SUFFIXES: Final = (".avi", ".mp4", ".mov", ".mkv", ".m4v", ".webm", ".mpg")
 _SHIFTS: Final = 1000  # between numbers of frames and of their maps that are tried
 SPLIT_FOLDERS: Final[Mapping[str, Split]] = {
@@ -55,7 +56,7 @@ def videos_in(root: Path) -> tuple[list[Entry], list[str]]:
     found: dict[tuple[Split | None, str | int], Entry] = {}
     # Images that somebody extracted beside the videos are the ones that the maps were made for.
     for entry in (*_with_inner_images(root), *_with_annotation_apart(root)):
-        found.setdefault((entry.split, _identity(entry.name)), entry)
+        found.setdefault((entry.split, identity(entry.name)), entry)
     known = {name for _, name in found}
     places = [child(root, "annotation")]
     places += [path for path in folders_in(root) if path.name.lower() in SPLIT_FOLDERS]
@@ -63,7 +64,7 @@ def videos_in(root: Path) -> tuple[list[Entry], list[str]]:
         f"{place.name}/{folder.name}"
         for place in places
         for folder in folders_in(place)
-        if _identity(folder.name) not in known and _has_maps(folder)
+        if identity(folder.name) not in known and _has_maps(folder)
     ]
     notes = without(bare, "folders of maps have no video or frames")
     return sorted(found.values(), key=lambda entry: entry.name), notes
@@ -256,14 +257,14 @@ def _with_inner_images(root: Path) -> list[Entry]:
 
 
 def _with_annotation_apart(root: Path) -> list[Entry]:
-    annotation = {_identity(path.name): path for path in folders_in(child(root, "annotation"))}
+    annotation = {identity(path.name): path for path in folders_in(child(root, "annotation"))}
     entries = []
     for path in files_in(child(root, "video", "videos"), VIDEO_SUFFIXES):
-        folder = annotation.get(_identity(path.stem))
+        folder = annotation.get(identity(path.stem))
         entries.append(Entry(path.stem, path, truth_in(folder, path) if folder else None))
     for place in folders_in(child(root, "frames")):
         images = files_in(place, IMAGE_SUFFIXES)
-        folder = annotation.get(_identity(place.name))
+        folder = annotation.get(identity(place.name))
         if images:
             entries.append(Entry(place.name, images, truth_in(folder, images) if folder else None))
     return entries
@@ -274,6 +275,6 @@ def _has_maps(folder: Path) -> bool:
     return any(child(folder, kind).is_dir() for kind in kinds)
 
 
-def _identity(name: str) -> str | int:
+def identity(name: str) -> str | int:
     """001, 0001 and 1 are the same video."""
     return int(name) if name.isdecimal() else composed(name)
