@@ -178,10 +178,13 @@ def _dict(*_: object) -> dict[object, object]:
     return {}
 
 
-# NumPy 2 calls numpy.core numpy._core; a factory of a defaultdict is the name of a type.
+# NumPy 2 calls numpy.core numpy._core. Types are factories of defaultdicts, or empty bytes.
 _HARMLESS: Final = (
     (_dict, "collections.defaultdict"),
-    *((_Inert, f"builtins.{name}") for name in ("int", "float", "bool", "str", "list", "dict")),
+    *(
+        (_Inert, f"builtins.{name}")
+        for name in ("int", "float", "bool", "str", "bytes", "list", "dict")
+    ),
     *((_Inert, f"numpy.{name}") for name in ("dtype", "ndarray", "bool_")),
     *((_Inert, f"numpy.{kind.__name__}") for kind in np.sctypeDict.values()),
     *((_Inert, f"numpy.dtypes.{name}") for name in dir(np.dtypes) if name.endswith("DType")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Final
 
 import torch
@@ -233,18 +234,25 @@ def inside(
     ranked = sorted(copies, key=lambda w: (bool({*w} & {*AVERAGES}), len(copies[w])))
     names = {plain: name for wrappers in ranked for plain, name in copies[wrappers].items()}
     used = [wrappers for wrappers in ranked if {*copies[wrappers].values()} & {*names.values()}]
+    around = {_around(name) for name in names.values()}
     found = {name for named in copies.values() for name in named.values()}
     others = [name for name in state if name not in found]
-    # Beside a whole network that has a prefix of its own lie other modules, such as losses.
-    if () in copies or len(names) < len(layout):
-        names |= {name: name for name in others}
-        others = []
+    # Beside a whole network with a prefix of its own lie other modules, such as losses.
+    beside = [name for name in others if not name.startswith(tuple(around))]
+    if len(names) < len(layout):
+        beside = []
+    names |= {name: name for name in others if name not in beside}
     if len(names.keys() ^ layout.keys()) >= len(state.keys() ^ layout.keys()):
         return state, ""
     shown = ", ".join(f"'{'.'.join(wrappers)}.'" for wrappers in used if wrappers)
     taken = f"{shown} is taken off the checkpoint's names"
-    if others:
-        taken += f", and entries beside them are left out: {first_of(others)}"
+    if beside:
+        taken += f", and entries beside them are left out: {first_of(beside)}"
     if any({*wrappers} & {*AVERAGES} for wrappers in used):
         taken += AVERAGED
     return {name: state[theirs] for name, theirs in names.items()}, taken
+
+
+def _around(name: str) -> str:
+    """Return the wrappers at the beginning of a name, with the dot after each."""
+    return "".join(f"{part}." for part in takewhile(PREFIXES.__contains__, name.split(".")))
