@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from salstream.runtime.errors import SalstreamError
-from salstream.training import networks
+from salstream.training import checkpoints, networks
 from salstream.training.checkpoints import PREFIXES, load_state_dict
 
 State = dict[str, Tensor]
@@ -313,3 +313,6 @@ def test_a_dtype_that_denies_its_objects_makes_no_pointers(tmp_path: Path) -> No
     array = Calls(np.ndarray, (1,), dtype)
     path = saved({"state_dict": Small().state_dict(), "extra": array}, tmp_path / "x.pth")
     assert load_state_dict(path).keys() == Small().state_dict().keys()
+    with torch.serialization.safe_globals([*checkpoints._HARMLESS]):
+        made = torch.load(path, weights_only=True)["extra"]
+    assert type(made).__module__ == checkpoints.__name__
