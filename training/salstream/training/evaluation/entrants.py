@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 import cv2
 import numpy as np
+from numpy.lib.format import read_array
 from numpy.typing import NDArray
 
 from salstream.runtime.errors import SalstreamError, UsageError
@@ -138,10 +139,12 @@ class Maps:
         self._doubts: list[str] = []
         self._lacking: list[str] = []
         self._files: dict[str, Mapping[int, Path]] = {scene.name: {} for scene in scenes}
-        for split in {scene.split for scene in scenes}:
-            place = child(folder, split)
-            some = [scene for scene in scenes if scene.split == split]
-            self._find(place if place.is_dir() else folder, some)
+        places: dict[Path, list[Scene]] = {}
+        for scene in scenes:
+            below = child(folder, scene.split)
+            places.setdefault(below if below.is_dir() else folder, []).append(scene)
+        for place, some in places.items():
+            self._find(place, some)
         if not any(self._files.values()):
             first = scenes[0]
             expected = Path(first.name).stem if first.static else f"{first.name}/0001"
@@ -153,7 +156,8 @@ class Maps:
     def _find(self, place: Path, scenes: Sequence[Scene]) -> None:
         files: dict[str, list[Path]] = {}
         for path in files_in(place, MAP_SUFFIXES):
-            files.setdefault(composed(path.stem), []).append(path)
+            for name in (composed(path.stem), composed(path.name)):
+                files.setdefault(name, []).append(path)
         folders = {composed(path.name): path for path in folders_in(place)}
         numbered = {identity(name): path for name, path in folders.items()}
         stems = Counter(_stem(scene) for scene in scenes)
@@ -161,7 +165,8 @@ class Maps:
             stem = _stem(scene)
             alone = stems[stem] == 1  # else only the whole name says whose map it is
             if scene.static:
-                found = files.get(scene.name) or (files.get(str(stem), []) if alone else [])
+                found = files.get(scene.name, []) + (files.get(str(stem), []) if alone else [])
+                found = list(dict.fromkeys(found))
                 if len(found) > 1:
                     raise SalstreamError(f"{scene.name} has two maps: {found[0]} and {found[1]}")
                 self._files[scene.name] = dict(enumerate(found))
@@ -210,7 +215,7 @@ def read_saliency(path: Path) -> Map:
     try:
         content = path.read_bytes()
         if path.suffix.lower() == ".npy":
-            values = np.load(io.BytesIO(content), allow_pickle=False).squeeze()
+            values = read_array(io.BytesIO(content), allow_pickle=False)
         else:
             with quiet_opencv():
                 values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -218,8 +223,10 @@ def read_saliency(path: Path) -> Map:
         raise SalstreamError(f"{path} cannot be read: it is damaged, or not a map") from error
     if values is None:
         raise SalstreamError(f"{path} cannot be decoded: it is damaged, or not an image")
-    if values.ndim == 3 and values.shape[2] in (2, 3, 4):
-        values = values[..., : 1 if values.shape[2] == 2 else 3].astype(np.float32)
+    if path.suffix.lower() == ".npy":  # an axis for the channel or the batch
+        values = values.squeeze() if values.ndim > 2 else values
+    elif values.ndim == 3:
+        values = values[..., :3].astype(np.float32)  # without opacity
         if np.ptp(values, axis=2).max() > _GREY:
             raise SalstreamError(
                 f"{path} is coloured: expected the map itself, a grey picture, not one drawn for "
@@ -234,6 +241,11 @@ def read_saliency(path: Path) -> Map:
     saliency = np.asarray(values, np.float32)
     if not np.isfinite(saliency).all():
         raise SalstreamError(f"{path} has values that are not finite")
+    if saliency.min() < 0:
+        raise SalstreamError(
+            f"{path} has negative values; expected a density, not its logarithm or a network's "
+            "raw output"
+        )
     return saliency
 
 

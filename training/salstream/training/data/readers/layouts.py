@@ -67,7 +67,7 @@ def videos_in(root: Path) -> tuple[list[Entry], list[str]]:
         if identity(folder.name) not in known and _has_maps(folder)
     ]
     notes = without(bare, "folders of maps have no video or frames")
-    return sorted(found.values(), key=lambda entry: entry.name), notes
+    return sorted(found.values(), key=lambda entry: composed(entry.name)), notes
 
 
 def folders_in(folder: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from salstream.training.data.recordings import (
     Found,
     FrameFixations,
     Recording,
+    composed,
     seeded_splits,
     without,
 )
@@ -49,7 +50,7 @@ def find(root: Path) -> Found:
             FrameFixations(_always(rows[path])) if path in rows else None,
             static=True,
         )
-        for path in sorted(images, key=lambda path: path.name)
+        for path in sorted(images, key=lambda path: composed(path.name))
     ]
     notes = without(missing, "images with fixations are not there")
     return Found(seeded_splits(recordings), "seeded, by image", notes=notes)

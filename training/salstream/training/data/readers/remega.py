@@ -11,6 +11,7 @@ from salstream.training.data.recordings import (
     Found,
     Recording,
     TimedFixations,
+    composed,
     seeded_splits,
     without,
 )
@@ -25,7 +26,9 @@ def find(root: Path) -> Found:
     """
     table = child(root, "fixations.csv")
     columns = ("start_ms", "duration_ms", "subject", "y", "x")
-    videos = sorted(files_in(child(root, "videos", "video"), VIDEO_SUFFIXES), key=lambda p: p.stem)
+    videos = sorted(
+        files_in(child(root, "videos", "video"), VIDEO_SUFFIXES), key=lambda p: composed(p.stem)
+    )
     named = read_table(table, "video", columns) if table.is_file() else {}
     rows, missing = belonging(named, videos)
     recordings = [
