@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import os
 from collections import OrderedDict, defaultdict
@@ -17,7 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+from typer.testing import CliRunner
 
+from salstream.runtime.cli import load_commands
 from salstream.runtime.errors import SalstreamError
 from salstream.training import checkpoints, networks
 from salstream.training.checkpoints import PREFIXES, load_state_dict
@@ -186,6 +189,20 @@ def test_a_network_is_found_among_other_modules(
     assert ("running average" in caplog.text) == bool(averaged)
     for name in beside:
         assert name in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize(
+    "prefix", ["_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module.", "model."]
+)
+def test_inspect_knows_a_wrapped_network(prefix: str, tmp_path: Path) -> None:
+    state = {prefix + name: torch.zeros(()).expand(shape) for name, shape in LAYOUT.items()}
+    path = saved({"state_dict": state, "best": np.float64(0.5)}, tmp_path / "x.ckpt")
+    done = CliRunner().invoke(load_commands(), ["weights", "inspect", str(path), "--json"])
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.stdout)
+    assert (facts["model"], facts["complete"], facts["faults"]) == ("hd2s-net1", True, "")
 
 
 @pytest.mark.usefixtures("few")

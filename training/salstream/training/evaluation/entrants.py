@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import cv2
 import numpy as np
@@ -212,6 +212,7 @@ def read_saliency(path: Path) -> Map:
     Raises:
         SalstreamError: It cannot be read, or is no map: coloured, not finite, of other axes.
     """
+    values: NDArray[Any] | None
     try:
         content = path.read_bytes()
         if path.suffix.lower() == ".npy":
