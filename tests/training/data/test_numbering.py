@@ -80,6 +80,11 @@ def file(root: Path, numbered: Numbered) -> None:
     _maps(numbered, root / "annotation/0601")
 
 
+def matroska(root: Path, numbered: Numbered) -> None:
+    trees.video(root / "video/601.mkv", FRAMES)
+    _maps(numbered, root / "annotation/0601")
+
+
 def hollywood(root: Path, numbered: Numbered) -> None:
     name = "actioncliptest00001"
     numbered.frames(root / f"testing/{name}_1/images", name + "_{:05d}.png")
@@ -114,6 +119,7 @@ LAYOUTS: dict[str, tuple[str, Callable[[Path, Numbered], None]]] = {
     "hd2s": ("dhf1k", hd2s),
     "vinet": ("dhf1k", vinet),
     "video file": ("dhf1k", file),
+    "Matroska": ("dhf1k", matroska),
     "hollywood": ("hollywood2", hollywood),
     "ucf": ("ucfsports", ucf),
     "ledov": ("ledov", ledov),

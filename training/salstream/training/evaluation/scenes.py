@@ -61,14 +61,17 @@ class Scene(ABC):
         static: Whether it is an image.
         source: What :meth:`salstream.runtime.SaliencyModel.stream` is given: a path, or None,
             where `frames` gives BGR frames.
-        observers: Whether the truth tells who fixated.
     """
 
     name: str
     split: str
     static: bool
     source: Path | None
-    observers: bool
+
+    @property
+    @abstractmethod
+    def observers(self) -> bool:
+        """Whether the truth tells who fixated."""
 
     @property
     @abstractmethod
@@ -124,7 +127,11 @@ class RawScene(Scene):
         self._sigma = sigma
         self.name, self.split, self.static = recording.name, recording.split, recording.static
         self.source = recording.source if isinstance(recording.source, Path) else None
-        self.observers = recording.truth is not None and recording.truth.observers
+
+    @cached_property
+    def observers(self) -> bool:
+        """Whether the truth tells who fixated; a file may have to be read for it."""
+        return self._recording.truth is not None and self._recording.truth.observers
 
     @cached_property
     def fps(self) -> float | None:
@@ -191,8 +198,12 @@ class PackedScene(Scene):
         self._sigma = sigma
         self.name, self.split = video.name, video.split
         self.static = video.fps is None
-        table = [video.fixations_by_subject(index) for index in self.sampled()]
-        self.observers = any((rows[:, 0] >= 0).any() for rows in table)
+
+    @cached_property
+    def observers(self) -> bool:
+        """Whether the truth tells who fixated."""
+        table = [self._video.fixations_by_subject(index) for index in self.sampled()]
+        return any((rows[:, 0] >= 0).any() for rows in table)
 
     @property
     def fps(self) -> float | None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import av
+
 from salstream.runtime.errors import SalstreamError
 from salstream.runtime.sources import open_source
 from salstream.runtime.sources.images import IMAGE_SUFFIXES, images_among
@@ -228,11 +230,14 @@ def _numbers(paths: Sequence[Path]) -> list[int] | None:
 
 
 def _count(video: Path) -> int | None:
-    """Return how many frames a video file declares; None: unknown, or it cannot be opened."""
+    """Return how many frames a video file has, without decoding; None: it cannot be opened."""
     try:
         with open_source(video) as opened:
-            return opened.frame_count
-    except SalstreamError:
+            if opened.frame_count is not None:
+                return opened.frame_count
+        with av.open(video) as container:  # Matroska does not declare it
+            return sum(packet.size > 0 for packet in container.demux(video=0)) or None
+    except (SalstreamError, OSError, av.FFmpegError):
         return None
 
 
