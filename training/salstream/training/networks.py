@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Final
 
 import torch
@@ -11,9 +13,11 @@ from torch import Tensor, nn
 
 from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.training import hd2s, unisal
-from salstream.training.checkpoints import first_of
+from salstream.training.checkpoints import AVERAGED, AVERAGES, PREFIXES, first_of
 from salstream.training.esan import Esan
 from salstream.training.s3d import S3D, from_torchvision
+
+_log = logging.getLogger("salstream")
 
 # What is known of the published weights' licence, whichever file they come in.
 _HD2S_LICENSE: Final = "CC-BY-NC-4.0"
@@ -82,6 +86,7 @@ class Match:
         misshapen: Entries of another shape.
         also: Other networks that have the very same layout.
         origin: Whose names the file used, ``published`` or ``torchvision``.
+        taken: What was done to the file's names for them to fit; empty: nothing.
     """
 
     network: Network
@@ -91,6 +96,7 @@ class Match:
     misshapen: list[str] = field(default_factory=list)
     also: tuple[str, ...] = ()
     origin: str = "published"
+    taken: str = ""
 
     @property
     def complete(self) -> bool:
@@ -121,16 +127,17 @@ def match(state: Mapping[str, Tensor]) -> Match:
     matches = [_compare(state, network, origin) for network in NETWORKS.values()]
     matches.sort(key=lambda m: len(m.missing) + len(m.left_over) + len(m.misshapen))
     best = matches[0]
-    known = len(state) - len(best.left_over)
-    if known < len(state) / 2:
+    known = len(best.state) - len(best.left_over)
+    if known < len(best.state) / 2:
         raise SalstreamError(
             "it belongs to none of the networks that salstream knows: "
             f"of its {len(state)} entries {known} are those of {best.network.name}, the nearest"
         )
+    if best.taken:
+        _log.warning("%s", best.taken)
     if not best.complete:
         return best
-    also = tuple(m.network.name for m in matches[1:] if m.complete)
-    return Match(best.network, state, also=also, origin=origin)
+    return replace(best, also=tuple(m.network.name for m in matches[1:] if m.complete))
 
 
 def load(state: Mapping[str, Tensor], name: str) -> nn.Module:
@@ -152,6 +159,9 @@ def load(state: Mapping[str, Tensor], name: str) -> nn.Module:
     fit = _compare(state, network, "published")
     if not fit.complete:
         raise SalstreamError(f"the checkpoint does not fit {name}: {faults(fit)}{_hint(state)}")
+    if fit.taken:
+        _log.warning("%s", fit.taken)
+    state = fit.state
     model = network.build()
     shapes = {entry: tuple(value.shape) for entry, value in state.items()}
     if shapes != network.layout():
@@ -181,6 +191,7 @@ def _hint(state: Mapping[str, Tensor]) -> str:
 
 def _compare(state: Mapping[str, Tensor], network: Network, origin: str) -> Match:
     layout = network.layout()
+    state, taken = inside(state, layout)
     return Match(
         network,
         state,
@@ -194,4 +205,54 @@ def _compare(state: Mapping[str, Tensor], network: Network, origin: str) -> Matc
             and not name.startswith(_CLASSIFIERS)
         ],
         origin=origin,
+        taken=taken,
     )
+
+
+def inside(
+    state: Mapping[str, Tensor], layout: Mapping[str, tuple[int, ...]]
+) -> tuple[Mapping[str, Tensor], str]:
+    """Find a network among other modules, or its parts inside of wrappers, if it fits better so.
+
+    Names count without the parts that wrappers add, wherever these are. Where a name is there
+    several times, a running average is preferred, then what has most of the network.
+
+    Args:
+        state: Tensors by name.
+        layout: Shapes by the network's names.
+
+    Returns:
+        Tensors by the network's names, and what was done, for people; empty: nothing.
+    """
+    copies: dict[tuple[str, ...], dict[str, str]] = {}
+    for name in state:
+        parts = name.split(".")
+        plain = ".".join(part for part in parts if part not in PREFIXES)
+        if plain in layout:
+            wrappers = tuple(part for part in parts if part in PREFIXES)
+            copies.setdefault(wrappers, {})[plain] = name
+    ranked = sorted(copies, key=lambda w: (bool({*w} & {*AVERAGES}), len(copies[w])))
+    names = {plain: name for wrappers in ranked for plain, name in copies[wrappers].items()}
+    used = [wrappers for wrappers in ranked if {*copies[wrappers].values()} & {*names.values()}]
+    around = {_around(name) for name in names.values()}
+    found = {name for named in copies.values() for name in named.values()}
+    others = [name for name in state if name not in found]
+    # Beside a whole network with a prefix of its own lie other modules, such as losses.
+    beside = [name for name in others if not name.startswith(tuple(around))]
+    if len(names) < len(layout):
+        beside = []
+    names |= {name: name for name in others if name not in beside}
+    if len(names.keys() ^ layout.keys()) >= len(state.keys() ^ layout.keys()):
+        return state, ""
+    shown = ", ".join(f"'{'.'.join(wrappers)}.'" for wrappers in used if wrappers)
+    taken = f"{shown} is taken off the checkpoint's names"
+    if beside:
+        taken += f", and entries beside them are left out: {first_of(beside)}"
+    if any({*wrappers} & {*AVERAGES} for wrappers in used):
+        taken += AVERAGED
+    return {name: state[theirs] for name, theirs in names.items()}, taken
+
+
+def _around(name: str) -> str:
+    """Return the wrappers at the beginning of a name, with the dot after each."""
+    return "".join(f"{part}." for part in takewhile(PREFIXES.__contains__, name.split(".")))

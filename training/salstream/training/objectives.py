@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,8 @@ from salstream.training.clips import Batch
 from salstream.training.losses import domain_loss, esan_loss, multi_level_kld, unisal_loss
 from salstream.training.recipes.config import Recipe
 from salstream.training.s3d import Backbone, load_kinetics
+
+_log = logging.getLogger("salstream")
 
 # Gradient reversal's own part of HD2S-DA, in its state dict.
 CLASSIFIERS: Final = ("featureReduction", "domainClassifier")
@@ -69,8 +72,11 @@ def start_from(model: nn.Module, family: str, path: Path) -> None:
     Raises:
         SalstreamError: It is neither.
     """
-    state = load_state_dict(path)
     mine = model.state_dict()
+    layout = {name: tuple(value.shape) for name, value in mine.items()}
+    state, taken = networks.inside(load_state_dict(path), layout)
+    if taken:
+        _log.warning("%s: %s", path, taken)
     if mine.keys() == state.keys():
         fitting = {k: v for k, v in state.items() if v.shape == mine[k].shape}
         # HD2S-DA's domain classifiers are made for one size, and begin anew for another.

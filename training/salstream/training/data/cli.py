@@ -128,6 +128,8 @@ def _print_report(output: Path, report: Report) -> None:
             typer.echo(f"  {text}{report.counts[kind]}")
     for reason in report.left_out.values():
         typer.echo(f"  left out: {reason}")
+    for note in report.notes:
+        typer.echo(f"- {note}")
 
 
 def _count(number: int, of: str) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from salstream.runtime.errors import SalstreamError
+
+_MAPS: Final = ("I", "fixLocs")
+_SMALLEST: Final = 8  # height and width of a map: lists of points are narrower
 
 
 def load_mat(path: Path) -> dict[str, Any]:
@@ -38,19 +41,32 @@ def load_mat(path: Path) -> dict[str, Any]:
 
 
 def map_in(path: Path) -> NDArray[Any]:
-    """Return the map that a ``.mat`` file holds: the largest matrix of numbers in it.
+    """Return the map that a ``.mat`` file holds.
+
+    It is called ``I`` (SALICON's first release, DHF1K, DIEM) or ``fixLocs`` (MIT1003, CAT2000),
+    or else the largest matrix of numbers is taken.
 
     Raises:
         SalstreamError: It cannot be read, or holds none.
     """
-    matrices = [
-        np.asarray(value.todense() if hasattr(value, "todense") else value)
-        for value in load_mat(path).values()
-    ]
-    matrices = [m for m in matrices if m.ndim == 2 and m.dtype.kind in "buif"]
-    if not matrices:
-        raise SalstreamError(f"{path} holds no map: expected a matrix of numbers")
-    return max(matrices, key=lambda matrix: matrix.size)
+    values = load_mat(path)
+    matrices = {
+        name: np.asarray(value.todense() if hasattr(value, "todense") else value)
+        for name, value in values.items()
+    }
+    maps = {
+        name: matrix
+        for name, matrix in matrices.items()
+        if matrix.ndim == 2 and matrix.dtype.kind in "buif" and min(matrix.shape) >= _SMALLEST
+    }
+    if not maps:
+        held = ", ".join(f"{name} {m.dtype} {m.shape}" for name, m in list(matrices.items())[:3])
+        raise SalstreamError(
+            f"{path} holds no map: expected a matrix of numbers, one for each pixel, such as I or "
+            f"fixLocs; it has {held or 'nothing'}"
+        )
+    named = next((maps[name] for name in _MAPS if name in maps), None)
+    return max(maps.values(), key=lambda matrix: matrix.size) if named is None else named
 
 
 def _members(group: Any) -> list[tuple[str, Any]]:

@@ -47,6 +47,7 @@ ON_ERROR: Final = get_args(OnError)
 SIGMA: Final = 0.035  # of the frame's height: DHF1K's 12.7 of 360 pixels
 SIZE: Final = (128, 192)  # HD2S's
 IMAGES_PER_PACK: Final = 100
+CHECKED: Final = 200  # recordings of a split whose annotation a check reads, and up to twice that
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,7 @@ class Report:
             annotation; ``nobody``: labelled frames at which nobody fixated; ``outside``:
             fixations outside of their frame, left out; ``damaged``: frames left out.
         left_out: Recordings left out, and why.
+        notes: What was missing or doubtful, one sentence each.
     """
 
     recordings: int = 0
@@ -107,6 +109,7 @@ class Report:
     frames: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     left_out: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def prepare_dataset(
@@ -154,7 +157,7 @@ def prepare_dataset(
 
     write(finished=False)
     jobs = list(_jobs(found))
-    report = Report()
+    report = Report(notes=list(found.notes))
     total = len(found.recordings)
     if progress:
         progress(0, total)
@@ -188,7 +191,7 @@ def prepare_dataset(
         first = next(iter(report.left_out.values()), "")
         raise SalstreamError(f"every recording of {path} was left out; the first one: {first}")
     _tidy(output, {job.name for job in jobs})
-    write(finished=True, left_out=report.left_out)
+    write(finished=True, left_out=report.left_out, notes=report.notes)
     return report
 
 
@@ -373,7 +376,7 @@ class Check:
 
 
 def check_dataset(dataset: str, path: Path) -> Check:
-    """Look at a dataset without decoding it.
+    """Look at a dataset without decoding more of it than some annotations.
 
     Raises:
         UsageError: The dataset is not known, or nothing of it is there.
@@ -396,19 +399,35 @@ def check_dataset(dataset: str, path: Path) -> Check:
             short += not recording.static and count < CLIP
             if wrong := mismatch(recording, count):
                 problems.append(wrong)
-        labelled = sum(recording.truth is not None for recording in there)
+        labelled = [recording for recording in there if recording.truth is not None]
+        unreadable = _unreadable(labelled)
+        if unreadable:
+            problems.append(
+                f"{len(unreadable)} of {split} have an annotation that cannot be read; the first "
+                f"one: {unreadable[0]}"
+            )
         # Published counts are of videos; a shot is not one.
         rows[split] = {
             "expected": found.expected.get(split),
             "found": len({found.video_of(recording.name) for recording in there}),
-            "labelled": labelled,
+            "labelled": len(labelled) - len(unreadable),
             "frames": frames,
             "short": short,
         }
-        bare = [recording.name for recording in there if recording.truth is None]
-        if there and not labelled:
-            problems.append(f"none of {split} has an annotation")
-        elif bare:
-            named = ", ".join(bare[:3]) + (", …" if len(bare) > 3 else "")
-            problems.append(f"{len(bare)} of {split} have no annotation: {named}")
     return Check(found.splits, rows, problems)
+
+
+def _unreadable(recordings: Sequence[Recording]) -> list[str]:
+    """Say why annotations cannot be read: the first frame's, of recordings evenly chosen."""
+    errors = []
+    step = max(1, len(recordings) // CHECKED)
+    for recording in recordings[::step]:
+        truth = recording.truth
+        if truth is None or not (recording.static or truth.counts):
+            continue
+        try:
+            truth.fixations(0, truth.size(SIZE), recording.fps)
+            truth.density(0)
+        except SalstreamError as error:
+            errors.append(str(error))
+    return errors

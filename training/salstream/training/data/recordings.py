@@ -7,7 +7,8 @@ anything; `prepare` packs them, `evaluate` streams them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -34,11 +35,13 @@ class Truth(Protocol):
 
     Attributes:
         counts: How many files of each kind it has, one per frame; empty if it is no files.
-        observers: Whether it tells who fixated.
     """
 
     counts: Mapping[str, int]
-    observers: bool
+
+    @property
+    def observers(self) -> bool:
+        """Whether it tells who fixated."""
 
     def fixations(self, index: int, size: Size, fps: float | None) -> Points:
         """Return the fixations of a frame as (subject, y, x), (k, 3); -1: subject unknown.
@@ -61,7 +64,7 @@ class Recording:
     """A video, or a static image, of a dataset as it lies on disk.
 
     Attributes:
-        name: Unique in the dataset.
+        name: Unique in the dataset, in the Unicode form NFC.
         split: ``train``, ``val`` or ``test``.
         source: A video file, an image, or the images of a video in order.
         fps: Of images that make a video; a video file knows its own.
@@ -75,6 +78,10 @@ class Recording:
     truth: Truth | None = None
     fps: float | None = None
     static: bool = False
+
+    def __post_init__(self) -> None:
+        """Compose the name, so that lists and tables of any system name the same recording."""
+        object.__setattr__(self, "name", composed(self.name))
 
     def frame_count(self) -> int | None:
         """Return the number of frames as declared, without decoding; None: not known."""
@@ -217,13 +224,17 @@ class MapFiles:
     Args:
         maps: Density map of a frame, by its index; may have holes.
         fixations: Fixation map of a frame, by its index; may be empty.
+        doubt: What is not certain about the frames that they belong to; empty: nothing.
     """
 
     observers = False
 
-    def __init__(self, maps: Mapping[int, Path], fixations: Mapping[int, Path]) -> None:
+    def __init__(
+        self, maps: Mapping[int, Path], fixations: Mapping[int, Path], doubt: str = ""
+    ) -> None:
         self._maps = maps
         self._fixations = fixations
+        self.doubt = doubt
         kinds = {"maps": len(maps), "fixation maps": len(fixations)}
         self.counts: Mapping[str, int] = {kind: count for kind, count in kinds.items() if count}
 
@@ -232,12 +243,7 @@ class MapFiles:
         path = self._fixations.get(index)
         if path is None:
             return NOWHERE
-        found = read_map(path)
-        threshold = 0 if path.suffix.lower() not in (".jpg", ".jpeg") else 127
-        points = np.argwhere(found > threshold)
-        scale = np.array(size) / found.shape
-        located = np.floor((points + 0.5) * scale)
-        return np.hstack((np.full((len(points), 1), -1), located)).astype(np.int32)
+        return fixated_in(path, size)
 
     def density(self, index: int) -> NDArray[Any] | None:
         """Return the map in the file; zeros where a frame has none."""
@@ -271,6 +277,37 @@ def read_map(path: Path) -> NDArray[Any]:
     if path.suffix.lower() == ".mat":
         return map_in(path)
     return read_image(path)[:, :, 0]
+
+
+def fixated_in(path: Path, size: Size) -> Points:
+    """Return the points of a fixation map, whose subjects are unknown, brought to ``size``.
+
+    Raises:
+        SalstreamError: It cannot be decoded.
+    """
+    found = read_map(path)
+    threshold = 0 if path.suffix.lower() not in (".jpg", ".jpeg") else 127
+    points = np.argwhere(found > threshold)
+    located = np.floor((points + 0.5) * (np.array(size) / found.shape))
+    return np.hstack((np.full((len(points), 1), -1), located)).astype(np.int32)
+
+
+def composed(name: str) -> str:
+    """Return a name in the Unicode form NFC: macOS decomposes letters, other systems do not."""
+    return unicodedata.normalize("NFC", name)
+
+
+def without(names: Iterable[str], what: str, shown: int = 3) -> list[str]:
+    """Return a note on what lacks its other half, with how many there are and the first names.
+
+    Args:
+        names: Any number of them; none: no note.
+        what: Of them, with what they lack: ``images have no annotation``.
+        shown: How many are named.
+    """
+    lacking = sorted(set(names))
+    more = f" and {len(lacking) - shown} more" if len(lacking) > shown else ""
+    return [f"{len(lacking)} {what}: {', '.join(lacking[:shown])}{more}"] if lacking else []
 
 
 def pixels(points: NDArray[Any]) -> Points:

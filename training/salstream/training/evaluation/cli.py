@@ -29,7 +29,9 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     models: Annotated[
         list[str],
-        typer.Argument(help="Bundled names, .onnx graphs, .engine files or checkpoints."),
+        typer.Argument(
+            help="Bundled names, .onnx graphs, .engine files, checkpoints, or folders of maps."
+        ),
     ],
     data: Annotated[
         str, typer.Option(help="NAME=PATH of a dataset, unpacked or prepared; see `prepare`.")
@@ -83,7 +85,9 @@ def evaluate(
         TimeRemainingColumn,
     )
 
+    from salstream.runtime.model import bundled_models
     from salstream.training.evaluation import report
+    from salstream.training.evaluation.entrants import Maps
     from salstream.training.evaluation.evaluate import evaluate as run
     from salstream.training.evaluation.scenes import open_scenes
 
@@ -98,7 +102,9 @@ def evaluate(
     scenes = open_scenes(name, Path(path), split, limit, sigma)
     static = all(scene.static for scene in scenes.scored)
     opened = [
-        _open(model, shown, static, backend, threads, network=network, domain=domain)
+        Maps(shown, Path(model), scenes.scored)
+        if Path(model).is_dir() and model not in bundled_models()
+        else _open(model, shown, static, backend, threads, network=network, domain=domain)
         for model, shown in zip(models, _names(models), strict=True)
     ]
     entrants: list[Entrant] = [*opened]
@@ -136,7 +142,7 @@ def evaluate(
 
 def _names(models: list[str]) -> list[str]:
     """Return what to call each: the file's name, with its folder's where two are the same."""
-    names = [Path(model).name for model in models]
+    names = [Path(model).name or model for model in models]
     if len(set(names)) == len(names):
         return names
     longer = [str(Path(*Path(model).parts[-2:])) for model in models]

@@ -1,4 +1,4 @@
-"""Who is scored: models, and the baselines that their numbers are read against.
+"""Who is scored: models, maps that others made, and the baselines to read their numbers against.
 
 Every entrant gives, for the frames of a scene that are asked for, a map and the truth that it
 is scored against.
@@ -6,19 +6,36 @@ is scored against.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 
+import cv2
 import numpy as np
+from numpy.lib.format import read_array
 from numpy.typing import NDArray
 
-from salstream.runtime.errors import SalstreamError
+from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.runtime.model import SaliencyModel
-from salstream.training.data.recordings import gaussian_density, resized_density
+from salstream.runtime.sources.images import IMAGE_SUFFIXES
+from salstream.runtime.sources.quiet import quiet_opencv
+from salstream.training.data.readers.layouts import (
+    UNCERTAIN,
+    by_frame,
+    child,
+    files_in,
+    folders_in,
+    identity,
+)
+from salstream.training.data.recordings import composed, gaussian_density, resized_density, without
 from salstream.training.evaluation.scenes import FrameTruth, Scene
 
 CENTRE_GRID: Final = (90, 160)  # height and width at which the centre bias is learned
+MAP_SUFFIXES: Final = (*IMAGE_SUFFIXES, ".npy")
+_GREY: Final = 8  # between the channels of a grey picture, as JPEG leaves them
 
 Map = NDArray[np.float32]
 
@@ -97,6 +114,140 @@ class Model:
                 "their annotation no longer fit"
             )
         scene.check(frames)
+
+
+class Maps:
+    """Maps that another model made, in files: a folder for each video, one map for each image.
+
+    Args:
+        name: For people.
+        folder: Holds, for the recordings or below a folder for each split, ``RECORDING/NUMBER.png``
+            for a video and ``IMAGE.png`` for an image, in any format of :data:`MAP_SUFFIXES`.
+            Numbers are matched with those of the frames as a dataset's own maps are.
+        scenes: Those to be scored.
+
+    Raises:
+        UsageError: There is no map of any of them.
+        SalstreamError: An image has two maps.
+    """
+
+    model = True
+
+    def __init__(self, name: str, folder: Path, scenes: Sequence[Scene]) -> None:
+        self.name = name
+        self.about = f"maps in {folder}"
+        self._doubts: list[str] = []
+        self._lacking: list[str] = []
+        self._files: dict[str, Mapping[int, Path]] = {scene.name: {} for scene in scenes}
+        places: dict[Path, list[Scene]] = {}
+        for scene in scenes:
+            below = child(folder, scene.split)
+            places.setdefault(below if below.is_dir() else folder, []).append(scene)
+        for place, some in places.items():
+            self._find(place, some)
+        if not any(self._files.values()):
+            first = scenes[0]
+            expected = Path(first.name).stem if first.static else f"{first.name}/0001"
+            raise UsageError(
+                f"{folder} holds no maps of these recordings; expected files such as "
+                f"{folder / expected}.png or .npy"
+            )
+
+    def _find(self, place: Path, scenes: Sequence[Scene]) -> None:
+        files: dict[str, list[Path]] = {}
+        for path in files_in(place, MAP_SUFFIXES):
+            for name in (composed(path.stem), composed(path.name)):
+                files.setdefault(name, []).append(path)
+        folders = {composed(path.name): path for path in folders_in(place)}
+        numbered = {identity(name): path for name, path in folders.items()}
+        stems = Counter(_stem(scene) for scene in scenes)
+        for scene in scenes:
+            stem = _stem(scene)
+            alone = stems[stem] == 1  # else only the whole name says whose map it is
+            if scene.static:
+                found = files.get(scene.name, []) + (files.get(str(stem), []) if alone else [])
+                found = list(dict.fromkeys(found))
+                if len(found) > 1:
+                    raise SalstreamError(f"{scene.name} has two maps: {found[0]} and {found[1]}")
+                self._files[scene.name] = dict(enumerate(found))
+                continue
+            folder = folders.get(scene.name) or (numbered.get(stem) if alone else None)
+            if folder is not None:
+                found = files_in(folder, MAP_SUFFIXES)
+                found = found or files_in(child(folder, "maps", "saliency"), MAP_SUFFIXES)
+                pairs = by_frame(found, scene.images or scene.count)
+                self._doubts += [f"{scene.name} ({pairs.doubt})"] if pairs.doubt else []
+                self._files[scene.name] = pairs
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Which frames have no map, and where the maps' numbers are not certain."""
+        said = [
+            *without(
+                self._lacking, "recordings have frames without a map, which were not scored", 10
+            ),
+            *without(self._doubts, UNCERTAIN),
+        ]
+        return [f"{self.name}: {note}" for note in said]
+
+    def enter(self, scene: Scene, indices: Sequence[int] | None, every: int) -> Iterator[Entry]:
+        """Give the maps of the frames that have one."""
+        scene.check(scene.count)
+        missing, asked = [], _indices(scene, indices, every)
+        for index in asked:
+            truth, path = scene.truth(index), self._files[scene.name].get(index)
+            if path is not None:
+                yield Entry(index, read_saliency(path), truth)
+            elif not truth.empty:
+                missing.append(str(index))
+        if missing:
+            some = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+            which = "" if scene.static else f" ({len(missing)} of {len(asked)}, from 0: {some})"
+            self._lacking.append(scene.name + which)
+
+
+def read_saliency(path: Path) -> Map:
+    """Read a map that a model made, (height, width), from a grey picture or an array.
+
+    Raises:
+        SalstreamError: It cannot be read, or is no map: coloured, not finite, of other axes.
+    """
+    values: NDArray[Any] | None
+    try:
+        content = path.read_bytes()
+        if path.suffix.lower() == ".npy":
+            values = read_array(io.BytesIO(content), allow_pickle=False)
+        else:
+            with quiet_opencv():
+                values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    except (OSError, ValueError, EOFError, cv2.error) as error:
+        raise SalstreamError(f"{path} cannot be read: it is damaged, or not a map") from error
+    if values is None:
+        raise SalstreamError(f"{path} cannot be decoded: it is damaged, or not an image")
+    if path.suffix.lower() == ".npy":  # an axis for the channel or the batch
+        values = values.squeeze() if values.ndim > 2 else values
+    elif values.ndim == 3:
+        values = values[..., :3].astype(np.float32)  # without opacity
+        if np.ptp(values, axis=2).max() > _GREY:
+            raise SalstreamError(
+                f"{path} is coloured: expected the map itself, a grey picture, not one drawn for "
+                "people"
+            )
+        values = values[..., 0]
+    if values.ndim != 2 or not values.size or values.dtype.kind not in "buif":
+        raise SalstreamError(
+            f"{path} is no map: expected a number for each pixel, got {values.dtype} of shape "
+            f"{values.shape}"
+        )
+    saliency = np.asarray(values, np.float32)
+    if not np.isfinite(saliency).all():
+        raise SalstreamError(f"{path} has values that are not finite")
+    if saliency.min() < 0:
+        raise SalstreamError(
+            f"{path} has negative values; expected a density, not its logarithm or a network's "
+            "raw output"
+        )
+    return saliency
 
 
 class CentreBias:
@@ -183,6 +334,10 @@ def _mean_density(scene: Scene) -> NDArray[np.float64]:
     """Mean over up to 20 frames, on a coarse grid."""
     truths = [scene.truth(index, CENTRE_GRID).density for index in scene.sampled()]
     return np.asarray(np.mean(truths, axis=0), np.float64)
+
+
+def _stem(scene: Scene) -> str | int:
+    return Path(scene.name).stem if scene.static else identity(scene.name)
 
 
 def _indices(scene: Scene, indices: Sequence[int] | None, every: int) -> Sequence[int]:

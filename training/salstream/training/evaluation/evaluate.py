@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from salstream.runtime import overlay
 from salstream.runtime.errors import SalstreamError
 from salstream.training.data.recordings import Size
-from salstream.training.evaluation.entrants import Entrant, Entry, Map
+from salstream.training.evaluation.entrants import Entrant, Entry, Map, Maps
 from salstream.training.evaluation.scenes import Scene, Scenes
 from salstream.training.metrics import auc_judd, cc, kld, nss, s_auc, sim
 
@@ -173,7 +173,11 @@ def evaluate(
             if any(len(scores.frames) for scores in result.scenes):
                 evaluation.results.append(result)
             elif entrant.model:
-                raise SalstreamError(f"{entrant.name}: nobody fixated in any of the scored frames")
+                raise SalstreamError(
+                    f"{entrant.name}: nobody fixated in any of the frames that it has a map of"
+                )
+            if isinstance(entrant, Maps):
+                evaluation.notes += entrant.notes
     return evaluation
 
 

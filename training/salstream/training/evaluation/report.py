@@ -35,7 +35,7 @@ _Stats = NDArray[np.float64]
 
 
 def print_table(evaluation: Evaluation, console: Console) -> None:
-    """Print the means and their 95 % intervals."""
+    """Print the means and their 95 % intervals, and how to read them."""
     table = Table(box=None, padding=(0, 1, 0, 0))  # 80 columns are enough
     table.add_column("", overflow="fold")
     for title in TITLES.values():
@@ -47,6 +47,8 @@ def print_table(evaluation: Evaluation, console: Console) -> None:
         table.add_row("  over frames", *(_number(mean) for mean in result.per_frame()[:, 0]))
     console.print(f"{_title(evaluation)}. {_reading(evaluation)}")
     console.print(table)
+    for note in evaluation.notes:
+        console.print(f"- {note}", markup=False, highlight=False)
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:

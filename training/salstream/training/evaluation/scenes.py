@@ -61,14 +61,17 @@ class Scene(ABC):
         static: Whether it is an image.
         source: What :meth:`salstream.runtime.SaliencyModel.stream` is given: a path, or None,
             where `frames` gives BGR frames.
-        observers: Whether the truth tells who fixated.
     """
 
     name: str
     split: str
     static: bool
     source: Path | None
-    observers: bool
+
+    @property
+    @abstractmethod
+    def observers(self) -> bool:
+        """Whether the truth tells who fixated."""
 
     @property
     @abstractmethod
@@ -97,6 +100,11 @@ class Scene(ABC):
     def count(self) -> int:
         """Frames, as declared."""
 
+    @property
+    def images(self) -> Sequence[Path]:
+        """Image files that the frames are; none for a video file."""
+        return ()
+
     @abstractmethod
     def check(self, frames: int) -> None:
         """Refuse a truth that does not fit the number of frames that came.
@@ -119,7 +127,11 @@ class RawScene(Scene):
         self._sigma = sigma
         self.name, self.split, self.static = recording.name, recording.split, recording.static
         self.source = recording.source if isinstance(recording.source, Path) else None
-        self.observers = recording.truth is not None and recording.truth.observers
+
+    @cached_property
+    def observers(self) -> bool:
+        """Whether the truth tells who fixated; a file may have to be read for it."""
+        return self._recording.truth is not None and self._recording.truth.observers
 
     @cached_property
     def fps(self) -> float | None:
@@ -144,6 +156,11 @@ class RawScene(Scene):
         """Frames, as declared; counted where the file does not say."""
         declared = self._recording.frame_count()
         return declared or sum(1 for _ in self._recording.frames())
+
+    @property
+    def images(self) -> Sequence[Path]:
+        """Image files that the frames are; none for a video file."""
+        return self._recording.images()
 
     def frames(self) -> Iterator[NDArray[np.uint8]]:
         """Yield the frames, BGR."""
@@ -181,8 +198,12 @@ class PackedScene(Scene):
         self._sigma = sigma
         self.name, self.split = video.name, video.split
         self.static = video.fps is None
-        table = [video.fixations_by_subject(index) for index in self.sampled()]
-        self.observers = any((rows[:, 0] >= 0).any() for rows in table)
+
+    @cached_property
+    def observers(self) -> bool:
+        """Whether the truth tells who fixated."""
+        table = [self._video.fixations_by_subject(index) for index in self.sampled()]
+        return any((rows[:, 0] >= 0).any() for rows in table)
 
     @property
     def fps(self) -> float | None:
@@ -270,7 +291,7 @@ def open_scenes(
         sigma = SIGMA if about is None else float(about.get("sigma", SIGMA))
     if about is None:
         found = find_recordings(dataset, path)
-        notes.append(f"Splits: {found.splits}.")
+        notes += [f"Splits: {found.splits}.", *found.notes]
         scenes = [RawScene(r, sigma) for r in found.recordings if r.truth is not None]
         sources = "density maps of the dataset, or Gaussians"
     else:
@@ -280,6 +301,7 @@ def open_scenes(
             raise UsageError(f"{path} has letterboxed frames; give the dataset as it was unpacked")
         packed = open_packed(path)
         notes.append(f"Splits: {about.get('splits')}. Frames as packed: {packed.size}.")
+        notes += about.get("notes", [])
         made = about.get("densities", "made") == "made"
         scenes = [
             PackedScene(video, sigma if made else None)

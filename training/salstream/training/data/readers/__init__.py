@@ -6,11 +6,13 @@ not find. `layouts` holds what several datasets share.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from salstream.runtime.errors import SalstreamError, UsageError
+from salstream.training.data.packed import SPLITS
 from salstream.training.data.readers import (
     actions,
     dhf1k,
@@ -21,7 +23,8 @@ from salstream.training.data.readers import (
     remega,
     salicon,
 )
-from salstream.training.data.recordings import Found
+from salstream.training.data.readers.layouts import UNCERTAIN
+from salstream.training.data.recordings import Found, Recording, without
 
 READERS: Final[dict[str, Callable[[Path], Found]]] = {
     "dhf1k": dhf1k.find,
@@ -61,4 +64,23 @@ def find_recordings(dataset: str, path: Path) -> Found:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise SalstreamError(f"{path} has two recordings called {twice}; rename one of them")
-    return found
+    notes = [*found.notes, *_doubts(found.recordings), *_bare(found.recordings)]
+    return replace(found, notes=notes)
+
+
+def _doubts(recordings: Sequence[Recording]) -> list[str]:
+    """Return a note on frames and maps whose numbers fit in more than one way, or not at all."""
+    doubts = [f"{r.name} ({doubt})" for r in recordings if (doubt := getattr(r.truth, "doubt", ""))]
+    return without(doubts, UNCERTAIN)
+
+
+def _bare(recordings: Sequence[Recording]) -> list[str]:
+    notes = []
+    for split in SPLITS:
+        there = [recording for recording in recordings if recording.split == split]
+        bare = [recording.name for recording in there if recording.truth is None]
+        if bare and len(bare) == len(there):
+            notes.append(f"none of {split} has an annotation")
+        else:
+            notes += without(bare, f"of {split} have no annotation")
+    return notes

@@ -25,8 +25,9 @@ FPS: Final = 24.0
 
 def find_hollywood2(root: Path) -> Found:
     """Find Hollywood-2: shots of 823 training and 884 test videos, whose names say which."""
-    recordings, notes = [], []
-    for entry in videos_in(root):
+    recordings = []
+    entries, notes = videos_in(root)
+    for entry in entries:
         named = re.match(r"actionclip(train|test)\d{5}", entry.name)
         if named is None:
             notes.append(f"{entry.name} is no shot of Hollywood-2 and was left out")
@@ -39,13 +40,13 @@ def find_hollywood2(root: Path) -> Found:
 
 def find_ucfsports(root: Path) -> Found:
     """Find UCF Sports: 103 training and 47 test videos, told apart by the folder above."""
-    entries = videos_in(root)
+    entries, notes = videos_in(root)
     if any(entry.split is None for entry in entries):
         recordings = seeded_splits([_recording(entry, "train") for entry in entries])
         note = "training and testing are not told apart, so the split is not the official one"
-        return Found(recordings, "seeded, by video", notes=[note])
+        return Found(recordings, "seeded, by video", notes=[note, *notes])
     recordings = [_recording(entry, entry.split or "train") for entry in entries]
-    return _with_validation(recordings, [], {"train": 103, "test": 47})
+    return _with_validation(recordings, notes, {"train": 103, "test": 47})
 
 
 def video_of(name: str) -> str:

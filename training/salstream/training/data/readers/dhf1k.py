@@ -20,8 +20,9 @@ def find(root: Path) -> Found:
     Videos 1 to 600 train, 601 to 700 validate, 701 to 1000 test; the last have no public
     annotation.
     """
-    recordings, notes = [], []
-    for entry in videos_in(root):
+    recordings = []
+    entries, notes = videos_in(root)
+    for entry in entries:
         if not entry.name.isdigit():
             notes.append(f"{entry.name} is no video of DHF1K and was left out")
             continue

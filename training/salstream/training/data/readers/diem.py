@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -17,18 +16,21 @@ from salstream.runtime.sources.images import IMAGE_SUFFIXES
 from salstream.training.data.packed import Split
 from salstream.training.data.readers.layouts import (
     VIDEO_SUFFIXES,
-    by_frame,
     child,
     files_in,
     folders_in,
+    in_lists,
+    paired,
 )
+from salstream.training.data.readers.tables import cells_in, read_text
 from salstream.training.data.recordings import (
     Found,
     FrameFixations,
-    MapFiles,
     Recording,
+    composed,
     seeded_splits,
     seeded_validation,
+    without,
 )
 
 FPS: Final = 30.0
@@ -43,18 +45,22 @@ def find(root: Path) -> Found:
     ``video_frames/DIEM/NAME``, ``annotations/DIEM/NAME/maps`` and ``fixMap_*.mat``. Splits are
     those of ``fold_lists/DIEM_list_{train,test}_fps.txt``, else seeded.
     """
-    recordings = sorted([*_downloaded(root), *_images(root)], key=lambda r: r.name)
+    downloaded, without_video = _downloaded(root)
+    images, without_frames = _images(root)
+    recordings = sorted([*downloaded, *images], key=lambda r: r.name)
+    notes = without([*without_video, *without_frames], "have gaze or maps, but no video or frames")
     lists = _lists(root)
     if not lists:
-        return Found(seeded_splits(recordings), "seeded, by video")
-    placed = [replace(r, split=lists[r.name]) for r in recordings if r.name in lists]
-    notes = [f"{r.name} is in no list and was left out" for r in recordings if r.name not in lists]
+        return Found(seeded_splits(recordings), "seeded, by video", notes=notes)
+    placed, more = in_lists(recordings, lists)
+    notes += more
     placed = seeded_validation(placed, lambda recording: recording.name)
     return Found(placed, "lists; a seeded tenth of the training videos validates", {}, notes)
 
 
-def _downloaded(root: Path) -> list[Recording]:
-    recordings = []
+def _downloaded(root: Path) -> tuple[list[Recording], list[str]]:
+    """Return the videos, and the names of those that have gaze alone."""
+    recordings, bare = [], []
     for folder in folders_in(root):
         videos = files_in(child(folder, "video"), VIDEO_SUFFIXES)
         events = files_in(child(folder, "event_data"), (".txt",))
@@ -62,7 +68,9 @@ def _downloaded(root: Path) -> list[Recording]:
             size = _size_in(folder.name)
             truth = FrameFixations(_lazily(events, size), size) if events else None
             recordings.append(Recording(folder.name, "train", videos[0], truth))
-    return recordings
+        elif events:
+            bare.append(folder.name)
+    return recordings, bare
 
 
 def _size_in(name: str) -> tuple[int, int]:
@@ -78,7 +86,8 @@ def _lazily(events: list[Path], size: tuple[int, int]) -> Callable[[int], NDArra
 
     def by_index(index: int) -> NDArray[Any]:
         rows = _table(tuple(events), size)
-        return rows[rows[:, 0] == index + 1, 1:]  # frames count from 1
+        first = min(rows[:, 0].min(initial=1), 1)  # frames count from 1, in copies from 0
+        return rows[rows[:, 0] == index + first, 1:]
 
     return by_index
 
@@ -94,13 +103,16 @@ def _events(path: Path, subject: int, size: tuple[int, int]) -> NDArray[np.float
     Columns: frame, then x, y, pupil and event of the left eye and of the right one; the event
     1 is a fixation. Where both eyes fixate, their mean counts.
     """
+    text = read_text(path)
+    if ";" in text or "\t" in text:  # what is not a separator is a decimal comma
+        text = text.replace(",", ".")
     try:
-        rows = np.loadtxt(path, ndmin=2)[:, :9]
-        left, right = rows[:, 1:5], rows[:, 5:9]
-    except (ValueError, IndexError) as error:
+        lines = (re.sub("[,;]", " ", line) for line in text.split("\n"))
+        rows = np.loadtxt(lines, ndmin=2, usecols=range(9))
+    except ValueError as error:
         raise SalstreamError(f"{path} is not DIEM's: expected nine numbers a line") from error
     points = []
-    for eye in (left, right):
+    for eye in (rows[:, 1:5], rows[:, 5:9]):
         good = (eye[:, 3] == _FIXATION) & np.isfinite(eye[:, :2]).all(1)
         points.append(np.where(good[:, None], eye[:, :2], np.nan))
     both = np.stack(points)
@@ -111,18 +123,20 @@ def _events(path: Path, subject: int, size: tuple[int, int]) -> NDArray[np.float
     return np.stack((rows[seen, 0], who, y - top, x - left_edge), 1)
 
 
-def _images(root: Path) -> list[Recording]:
+def _images(root: Path) -> tuple[list[Recording], list[str]]:
+    """Return the videos, and the names of those that have maps alone."""
     recordings = []
+    annotations = {
+        composed(path.name): path for path in folders_in(child(root, "annotations") / "DIEM")
+    }
     for folder in folders_in(child(root, "video_frames") / "DIEM"):
         frames = files_in(folder, IMAGE_SUFFIXES)
-        annotation = child(root, "annotations") / "DIEM" / folder.name
-        maps = files_in(child(annotation, "maps"), IMAGE_SUFFIXES)
-        fixations = files_in(annotation, (".mat",))
         if frames:
-            found = MapFiles(by_frame(maps, frames), by_frame(fixations, frames))
-            truth = found if maps or fixations else None
+            annotation = annotations.pop(composed(folder.name), folder / "none")
+            maps = files_in(child(annotation, "maps"), IMAGE_SUFFIXES)
+            truth = paired(maps, files_in(annotation, (".mat",)), frames)
             recordings.append(Recording(folder.name, "train", frames, truth, fps=FPS))
-    return recordings
+    return recordings, list(annotations)
 
 
 def _lists(root: Path) -> dict[str, Split]:
@@ -130,7 +144,8 @@ def _lists(root: Path) -> dict[str, Split]:
     found: dict[str, Split] = {}
     splits: tuple[Split, ...] = ("train", "test")
     for split in splits:
-        path = child(root, "fold_lists") / f"DIEM_list_{split}_fps.txt"
+        path = child(child(root, "fold_lists"), f"DIEM_list_{split}_fps.txt")
         if path.is_file():
-            found |= {line.split()[0]: split for line in path.read_text().splitlines() if line}
+            lines = map(cells_in, composed(read_text(path)).split("\n"))
+            found |= {cells[0]: split for cells in lines if cells}
     return found

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Final
 
 import numpy as np
@@ -11,12 +10,22 @@ import numpy as np
 from salstream.runtime.errors import SalstreamError
 from salstream.training.data.matfile import load_mat
 from salstream.training.data.packed import Split
-from salstream.training.data.readers.layouts import child, files_in, folders_in, videos_in
+from salstream.training.data.readers.layouts import (
+    VIDEO_SUFFIXES,
+    child,
+    files_in,
+    folders_in,
+    in_lists,
+    videos_in,
+)
+from salstream.training.data.readers.tables import cells_in, read_text
 from salstream.training.data.recordings import (
     Found,
     Recording,
     TimedFixations,
+    composed,
     seeded_splits,
+    without,
 )
 
 FPS: Final = 24.0
@@ -33,26 +42,29 @@ def find(root: Path) -> Found:
     The splits are those of the authors' lists: ``namelist.mat`` with ``VideoNameList.mat``, or
     text files such as ``Training.txt``; without them, a seeded split.
     """
-    recordings = []
+    recordings, bare = [], []
     for folder in folders_in(root):
         data = child(folder, "Data.mat")
         videos = files_in(folder, (".mp4", ".avi"))
         if videos:
             truth = _truth(data) if data.is_file() else None
             recordings.append(Recording(folder.name, "train", videos[0], truth))
+        elif data.is_file():
+            bare.append(folder.name)
+    entries, notes = videos_in(root)
+    notes += without(bare, "folders with Data.mat have no video")
     recordings += [
         Recording(entry.name, entry.split or "train", entry.source, entry.truth, fps=FPS)
-        for entry in videos_in(root)
+        for entry in entries
     ]
     recordings.sort(key=lambda recording: recording.name)
     listed = _listed(root)
     if not listed:
         note = "the authors' lists (namelist.mat, VideoNameList.mat) are not there"
-        return Found(seeded_splits(recordings), "seeded, by video", notes=[note])
-    placed = [replace(r, split=listed[r.name]) for r in recordings if r.name in listed]
-    notes = [f"{r.name} is in no list and was left out" for r in recordings if r.name not in listed]
+        return Found(seeded_splits(recordings), "seeded, by video", notes=[note, *notes])
+    placed, more = in_lists(recordings, listed)
     expected: dict[str, int] = {split: list(listed.values()).count(split) for split in _LISTS}
-    return Found(placed, "the authors' lists", expected, notes)
+    return Found(placed, "the authors' lists", expected, [*notes, *more])
 
 
 def _truth(path: Path) -> TimedFixations:
@@ -73,27 +85,34 @@ def _listed(root: Path) -> dict[str, Split]:
     names, places = child(root, "VideoNameList.mat"), child(root, "namelist.mat")
     found: dict[str, Split] = {}
     if names.is_file() and places.is_file():
-        all_names = _texts(load_mat(names)["VideoNameList"])
+        all_names = _texts(load_mat(names).get("VideoNameList", []))
         lists = load_mat(places)
         for split, kinds in _LISTS.items():
             for kind in set(kinds) & set(lists):
                 for place in np.atleast_1d(lists[kind]).astype(int):
-                    found[all_names[place - 1]] = split
+                    if not 1 <= place <= len(all_names):
+                        raise SalstreamError(
+                            f"{places} names the video {place}, but {names} has 1 to "
+                            f"{len(all_names)} in VideoNameList"
+                        )
+                    found[composed(all_names[place - 1])] = split
         return found
     for split, kinds in _LISTS.items():
         for kind in kinds:
             for suffix in (".txt", ".csv"):
                 path = child(root, kind + suffix)
                 if path.is_file():
-                    for line in path.read_text().splitlines():
+                    for line in composed(read_text(path)).split("\n"):
                         found[_name_in(line)] = split
     return {name: split for name, split in found.items() if name}
 
 
 def _name_in(line: str) -> str:
     """Return the video's name in a line of a list, which may have a number before it."""
-    cells = [cell for cell in line.replace(",", " ").split() if not cell.isdigit()]
-    return Path(cells[0]).stem if cells else ""
+    cells = cells_in(line)
+    name = next((cell for cell in cells if not cell.isdecimal()), "".join(cells[:1]))
+    path = PureWindowsPath(name)  # folders before the name, of either kind
+    return path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
 
 
 def _texts(cells: Any) -> list[str]:

@@ -13,12 +13,14 @@ from salstream.runtime.errors import SalstreamError
 from salstream.runtime.sources.images import IMAGE_SUFFIXES
 from salstream.training.data.matfile import load_mat
 from salstream.training.data.readers.layouts import child, files_in
-from salstream.training.data.readers.tables import read_table
+from salstream.training.data.readers.tables import belonging, read_table
 from salstream.training.data.recordings import (
     Found,
     FrameFixations,
     Recording,
+    composed,
     seeded_splits,
+    without,
 )
 
 
@@ -31,26 +33,26 @@ def find(root: Path) -> Found:
     matlab = child(child(child(root, "data"), "eye"), "fixations.mat")
     matlab = matlab if matlab.is_file() else child(root, "eye") / "fixations.mat"
     if table.is_file():
-        rows = read_table(table, "image", ("subject", "y", "x"))
+        named = read_table(table, "image", ("subject", "y", "x"))
     else:
-        rows = _matlab(matlab) if matlab.is_file() else {}
+        named = _matlab(matlab) if matlab.is_file() else {}
     images = [
         path
         for folder in (child(root, "images", "stimuli"), child(root, "data") / "stimuli")
         for path in files_in(folder, IMAGE_SUFFIXES)
     ]
+    rows, missing = belonging(named, images)
     recordings = [
         Recording(
             path.name,
             "train",
             path,
-            FrameFixations(_always(rows[path.name])) if path.name in rows else None,
+            FrameFixations(_always(rows[path])) if path in rows else None,
             static=True,
         )
-        for path in sorted(images, key=lambda path: path.name)
+        for path in sorted(images, key=lambda path: composed(path.name))
     ]
-    missing = len(set(rows) - {path.name for path in images})
-    notes = [f"{missing} images with fixations are not there"] if missing else []
+    notes = without(missing, "images with fixations are not there")
     return Found(seeded_splits(recordings), "seeded, by image", notes=notes)
 
 

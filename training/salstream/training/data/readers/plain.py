@@ -12,6 +12,7 @@ from salstream.training.data.readers import osie, remega
 from salstream.training.data.readers.layouts import (
     SPLIT_FOLDERS,
     VIDEO_SUFFIXES,
+    by_stem,
     child,
     files_in,
     videos_in,
@@ -20,7 +21,9 @@ from salstream.training.data.recordings import (
     Found,
     MapFiles,
     Recording,
+    composed,
     seeded_splits,
+    without,
 )
 
 FPS: Final = 30.0
@@ -45,7 +48,7 @@ def find(root: Path) -> Found:
             return osie.find(root)
         found = remega.find(root)
         return replace(found, recordings=seeded_splits(found.recordings), splits="seeded, by video")
-    entries = videos_in(root)
+    entries, notes = videos_in(root)
     if entries:
         recordings = [
             Recording(
@@ -58,30 +61,30 @@ def find(root: Path) -> Found:
             for entry in entries
         ]
         if all(entry.split is not None for entry in entries):
-            return Found(recordings, "by folder")
+            return Found(recordings, "by folder", notes=notes)
         if any(entry.split is not None for entry in entries):
             known = ", ".join(sorted(set(SPLIT_FOLDERS.values())))
             raise UsageError(f"{root} has videos inside and outside of {known}; move the latter")
-        return Found(seeded_splits(recordings), "seeded, by video")
-    images = _images(root)
+        return Found(seeded_splits(recordings), "seeded, by video", notes=notes)
+    images, notes = _images(root)
     if images:
-        return Found(seeded_splits(images), "seeded, by image")
+        return Found(seeded_splits(images), "seeded, by image", notes=notes)
     videos = files_in(root, VIDEO_SUFFIXES)
     return Found(
         seeded_splits([Recording(path.stem, "train", path) for path in videos]), "seeded, by video"
     )
 
 
-def _images(root: Path) -> list[Recording]:
+def _images(root: Path) -> tuple[list[Recording], list[str]]:
     maps, fixations = (
-        {path.stem: path for path in files_in(child(root, *names), (*IMAGE_SUFFIXES, ".mat"))}
-        for names in (("maps", "saliency"), ("fixation", "fixations"))
+        by_stem(child(root, *names)) for names in (("maps", "saliency"), ("fixation", "fixations"))
     )
-    recordings = []
+    recordings, stems = [], set()
     for image in files_in(child(root, "images"), IMAGE_SUFFIXES):
-        found = [
-            {0: files[image.stem]} if image.stem in files else {} for files in (maps, fixations)
-        ]
+        stem = composed(image.stem)
+        stems.add(stem)
+        found = [{0: files[stem]} if stem in files else {} for files in (maps, fixations)]
         truth = MapFiles(found[0], found[1]) if any(found) else None
         recordings.append(Recording(image.name, "train", image, truth, static=True))
-    return sorted(recordings, key=lambda recording: recording.name)
+    notes = without({*maps, *fixations} - stems, "maps have no image")
+    return sorted(recordings, key=lambda recording: recording.name), notes

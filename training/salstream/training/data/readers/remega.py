@@ -6,12 +6,14 @@ import re
 from pathlib import Path
 
 from salstream.training.data.readers.layouts import VIDEO_SUFFIXES, child, files_in
-from salstream.training.data.readers.tables import read_table, timed
+from salstream.training.data.readers.tables import belonging, read_table, timed
 from salstream.training.data.recordings import (
     Found,
     Recording,
     TimedFixations,
+    composed,
     seeded_splits,
+    without,
 )
 
 
@@ -24,19 +26,21 @@ def find(root: Path) -> Found:
     """
     table = child(root, "fixations.csv")
     columns = ("start_ms", "duration_ms", "subject", "y", "x")
-    rows = read_table(table, "video", columns) if table.is_file() else {}
-    videos = sorted(files_in(child(root, "videos", "video"), VIDEO_SUFFIXES), key=lambda p: p.stem)
+    videos = sorted(
+        files_in(child(root, "videos", "video"), VIDEO_SUFFIXES), key=lambda p: composed(p.stem)
+    )
+    named = read_table(table, "video", columns) if table.is_file() else {}
+    rows, missing = belonging(named, videos)
     recordings = [
         Recording(
             path.stem,
             "train",
             path,
-            TimedFixations(timed(rows[path.stem])) if path.stem in rows else None,
+            TimedFixations(timed(rows[path])) if path in rows else None,
         )
         for path in videos
     ]
-    missing = sorted(set(rows) - {path.stem for path in videos})
-    notes = [f"fixations.csv has {name}, but there is no such video" for name in missing]
+    notes = without(missing, "videos with fixations are not there")
     splits = seeded_splits(recordings, lambda recording: scene_of(recording.name))
     return Found(splits, "seeded, by scene", notes=notes)
 
