@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from salstream.runtime.predictor import Start
     from salstream.runtime.run import Summary
     from salstream.runtime.sinks import Sink
+    from salstream.runtime.sources import PicturesAs
 
 app = typer.Typer(
     name="salstream",
@@ -119,7 +120,8 @@ def run(
         list[str] | None,
         typer.Argument(
             help="Video file, folder or pattern of images, camera number, URL, GStreamer "
-            "pipeline, or - for standard input. Several: cameras, each SOURCE or NAME=SOURCE.",
+            "pipeline, or - for standard input. Several: cameras, each SOURCE or NAME=SOURCE; "
+            "several images: one set.",
             show_default=False,
         ),
     ] = None,
@@ -169,6 +171,13 @@ def run(
     ] = None,
     fps: Annotated[
         float | None, typer.Option(help="Frame rate of a source that does not know its own.")
+    ] = None,
+    pictures: Annotated[
+        str | None,
+        typer.Option(
+            help="How to read a set of images: video, or single (each map for itself).",
+            show_default="as names and sizes say",
+        ),
     ] = None,
     raw_size: Annotated[
         str | None, typer.Option(help="HEIGHTxWIDTH of raw BGR frames on standard input.")
@@ -245,6 +254,7 @@ def run(
         "stride": stride,
         "fps": fps,
         "limit": limit,
+        "pictures": cast("PicturesAs | None", pictures),
     }
     (name, source), *others = named.items()
     if not others and not is_live(source) and serve is None:

@@ -51,7 +51,8 @@ class Sink(Protocol):
 class MapFolder:
     """One file per frame: ``000000.png`` (8 bits) or ``000000.npy`` (float32).
 
-    Each file appears under its name only when it is whole.
+    Maps of pictures have the pictures' names. Each file appears under its name only when it
+    is whole.
 
     Args:
         folder: Made if it is not there.
@@ -87,7 +88,7 @@ class MapFolder:
             buffer = io.BytesIO()
             np.save(buffer, result.saliency)
             content = buffer.getvalue()
-        _write_whole(self._folder / f"{result.index:06d}.{self._form}", content)
+        _write_whole(_place(self._folder, result, self._form), content)
 
     def close(self) -> None:
         """Nothing is left open."""
@@ -98,7 +99,7 @@ class Figures(MapFolder):
 
     def write(self, result: Result) -> None:
         """Write the figure of one frame."""
-        _write_whole(self._folder / f"{result.index:06d}.png", _png(result.figure()))
+        _write_whole(_place(self._folder, result, "png"), _png(result.figure()))
 
 
 class OverlayVideo:
@@ -317,6 +318,17 @@ class Picture:
 
 class StopStream(Exception):  # noqa: N818 - a wish, no error
     """A sink asks for an orderly end."""
+
+
+def _place(folder: Path, result: Result, suffix: str) -> Path:
+    """Return where a frame's own file belongs; pictures in folders have theirs in such."""
+    path = folder / f"{result.output_name}.{suffix}"
+    if path.parent != folder:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SalstreamError(f"cannot write {path}: {error.strerror}") from error
+    return path
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:

@@ -144,6 +144,11 @@ class Video(Reader):
         if not isinstance(stream, av.VideoStream) or container.format.name == "tty":
             # ffmpeg has a demuxer that draws text files
             raise UnusableSource(f"{redact(name)} has no video in it: expected a video")
+        if av.stream.Disposition.dependent in stream.disposition:
+            raise UnusableSource(
+                f"{redact(name)} is a picture in tiles, of which only one would be read here: open "
+                "it as a file, or convert it to JPEG or PNG"
+            )
         if av.stream.Disposition.attached_pic in stream.disposition:
             raise UnusableSource(
                 f"{redact(name)} has no video in it, only sound and a cover picture"
