@@ -77,9 +77,7 @@ def write_grid(
     )
 
     def meta(start: int) -> bytes:
-        tiles = b"".join(
-            _u16(item, 0, 1) + _u32(start + 8, len(data)) for item in range(2, 6)
-        )
+        tiles = b"".join(_u16(item, 0, 1) + _u32(start + 8, len(data)) for item in range(2, 6))
         places = bytes([0x44, 0]) + _u16(5) + _u16(1, 0, 1) + _u32(start, 8) + tiles
         return _box(
             b"meta",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -27,7 +28,7 @@ def drawings(count: int = len(DURATIONS), mode: str = "RGB") -> list[Image.Image
     return images
 
 
-def write(path: Path, images: list[Image.Image], **options: object) -> Path:
+def write(path: Path, images: list[Image.Image], **options: Any) -> Path:
     images[0].save(path, save_all=True, append_images=images[1:], **options)
     return path
 
@@ -121,7 +122,7 @@ def test_an_animation_that_is_cut_off(tmp_path: Path) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: data.rindex(b"fcTL") - 20])
     frames = []
-    with pytest.raises(SalstreamError, match="of 6 frames"):  # noqa: PT012
+    with pytest.raises(SalstreamError, match="of 6 frames"):
         for frame in open_source(path):
             frames.append(frame)
     assert 3 <= len(frames) < 6
@@ -149,7 +150,8 @@ def test_of_pages_the_first_is_read_and_the_others_are_counted(
         (frame,) = list(open_source(path))
     assert frame.image.shape == (120, 160, 3)
     assert np.abs(frame.image.astype(int) - bgr(drawings(1)[0])).mean() < 2
-    assert [said in record.getMessage() for record in caplog.records] == [True] * bool(said)
+    assert len(caplog.records) == bool(said)
+    assert (said or "") in caplog.text
 
 
 def test_of_animations_among_pictures_the_first_frame_is_read(

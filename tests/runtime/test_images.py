@@ -9,10 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from heif import imir, irot, write_grid
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from heif import imir, irot, write_grid
 from salstream.runtime.errors import SalstreamError
 from salstream.runtime.sources import open_source
 from salstream.runtime.sources.images import read_image
@@ -181,7 +181,7 @@ def test_a_jpeg_is_whole_if_only_its_end_marker_is_missing(tmp_path: Path, data:
         np.testing.assert_array_equal(read_image(path), whole)
     for cut in (data[:-40], data[: len(data) // 2], data[: len(data) // 8]):
         path.write_bytes(cut)
-        with pytest.raises(SalstreamError, match="picture.jpg"):
+        with pytest.raises(SalstreamError, match=r"picture\.jpg"):
             read_image(path)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import re
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -72,13 +71,15 @@ class MapFolder:
             probe = folder / ".salstream"
             probe.touch()
             probe.unlink()
-            old = sum(
-                1 for path in folder.iterdir() if re.fullmatch(r"\d{6,}\.(png|npy)", path.name)
-            )
+            old = sum(path.suffix in (".png", ".npy") for path in folder.iterdir())
         except OSError as error:
             raise SalstreamError(f"cannot write maps to {folder}: {error.strerror}") from error
         if old:
-            logger.warning("%s holds %d maps already: those of this run replace them", folder, old)
+            logger.warning(
+                "%s holds %d maps already: those of this run replace them where they have the same "
+                "names",
+                *(folder, old),
+            )
 
     def write(self, result: Result) -> None:
         """Write the map of one frame, of the frame's own size."""

@@ -28,26 +28,31 @@ class Animation(Reader):
     """
 
     def __init__(self, path: Path) -> None:
-        durations = _durations(path.read_bytes())
+        data = path.read_bytes()
+        durations = _durations(data)
         fps = len(durations) / sum(durations) if durations else None
-        super().__init__(str(path), fps=fps, frame_count=len(durations) or None)
+        super().__init__(str(path), fps=fps, frame_count=frames_in(data))
         self._path = path
         self._durations = durations
 
     def _read(self) -> Iterator[Frame]:
-        index = 0
-        try:
-            with Image.open(self._path) as picture:
-                # what programs show that cannot play it, and others do not
-                first = int(getattr(picture, "default_image", False))
-                times = accumulate(self._durations[:-1], initial=0.0)
-                for index, time in enumerate(times):
-                    picture.seek(first + index)
-                    yield Frame(index, time, upright_bgr(picture))
-        except PILLOW_ERRORS as error:
+        count = 0
+        with Image.open(self._path) as picture:
+            # what programs show that cannot play it, and others do not
+            first = int(getattr(picture, "default_image", False))
+            for time in accumulate(self._durations[:-1], initial=0.0):
+                try:
+                    picture.seek(first + count)
+                    image = upright_bgr(picture)
+                except PILLOW_ERRORS:
+                    break
+                yield Frame(count, time, image)
+                count += 1
+        if count < (self.frame_count or 1):
             raise SalstreamError(
-                f"{self.name} broke off after {index} of {self.frame_count} frames: it is damaged"
-            ) from error
+                f"{self.name} ended after {count} of {self.frame_count} frames: it is cut off or "
+                "damaged; copy or make it again"
+            )
 
 
 def frames_in(data: bytes) -> int:
@@ -55,7 +60,10 @@ def frames_in(data: bytes) -> int:
     still = (
         data[:2] == b"\xff\xd8"  # what a JPEG has besides are views of the same
         or (data[:4] == b"\x89PNG" and b"acTL" not in data[: data.find(b"IDAT")])
-        or (data[8:12] == b"WEBP" and data[12:16] != b"VP8X")
+        or (
+            data[8:12] == b"WEBP"
+            and not (data[12:16] == b"VP8X" and int.from_bytes(data[20:21]) & 2)
+        )
     )
     if still or (data[4:8] == b"ftyp" and b"avis" not in data[8:64]):
         return 1

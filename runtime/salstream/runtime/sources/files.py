@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from salstream.runtime.sources.images import (
     format_of,
     is_picture,
 )
-from salstream.runtime.sources.patterns import is_numbered, literal, matches
+from salstream.runtime.sources.patterns import is_numbered, is_pattern, literal, matches
 from salstream.runtime.sources.pictures import VIDEO_SUFFIXES, Pictures, listed, sort_out
 
 
@@ -44,7 +43,7 @@ def open_path(
         if there is not None and (there.exists() or there.is_symlink()):
             return _open_file(there, fps, pictures)
         found = matches(str(path))
-        if not found and not (is_numbered(str(path)) or glob.has_magic(str(path))):
+        if not found and not is_pattern(str(path)):
             raise UsageError(
                 f"{shown} does not exist: expected a video, an image, a folder of images, "
                 "a camera number or a URL"

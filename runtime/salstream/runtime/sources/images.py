@@ -81,7 +81,7 @@ def why_unread(path: Path) -> str | None:
     """Say why a kind of picture cannot be read here, and what to do; None: it can."""
     suffix = path.suffix.lower()
     if suffix in UNREAD_SUFFIXES:
-        return f"{suffix[1:].upper()} is not read: convert to PNG or JPEG"
+        return f"{suffix[1:].upper()} is not supported: convert to PNG or JPEG"
     if suffix in (".heic", ".heif", ".hif") and find_spec("pillow_heif") is None:
         # phones also give this name to JPEGs
         return HEIC_REMEDY if _format_in(path) in ("HEIC", None) else None

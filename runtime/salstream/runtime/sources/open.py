@@ -107,8 +107,8 @@ def is_camera(text: str) -> bool:
 
 
 def is_pipeline(text: str) -> bool:
-    """Whether a text is a GStreamer pipeline, and not a file with such a name."""
-    return " ! " in text and not _exists(text)
+    """Whether a text is a GStreamer pipeline, and no file or folder has such a name."""
+    return " ! " in text and not _exists(Path(text).parts[0])
 
 
 def _exists(text: str) -> bool:
@@ -122,6 +122,8 @@ def _open_text(
     timeout_s: float,
     pictures: PicturesAs | None,
 ) -> Source:
+    if not text:
+        raise UsageError("the name of the source is empty")
     if text == "-":
         return _open_standard_input(fps, raw_size)
     if is_camera(text):

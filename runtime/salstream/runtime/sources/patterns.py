@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from pathlib import Path
 from typing import Final
 
-_NUMBER: Final = re.compile(r"%(?:(%)|(0?)([1-9][0-9]*)?d)")
+_NUMBER: Final = re.compile(r"%(?:(%)|0?([0-9]*)d)")
 
 
 def literal(text: str) -> Path | None:
@@ -18,21 +19,20 @@ def literal(text: str) -> Path | None:
     Raises:
         OSError: It may not be looked at.
     """
-    path = Path(text)
-    if path.exists() or path.is_symlink():
-        return path
-    if text.startswith("~"):
-        try:
-            home = path.expanduser()
-        except RuntimeError:
-            return None  # there is no such user
-        return home if home.exists() else None
+    for path in (Path(text), _at_home(text)):
+        if path.exists() or path.is_symlink():
+            return path
     return None
 
 
 def is_numbered(text: str) -> bool:
     """Whether the text is a pattern with a number, such as ``frame%04d.png``."""
-    return any(match[1] is None for match in _NUMBER.finditer(text))
+    return any(match[1] is None for match in _NUMBER.finditer(_split(text)[1]))
+
+
+def is_pattern(text: str) -> bool:
+    """Whether the text can match files of other names."""
+    return is_numbered(text) or glob.has_magic(_split(text)[1])
 
 
 def matches(text: str) -> list[Path]:
@@ -45,43 +45,49 @@ def matches(text: str) -> list[Path]:
     Raises:
         OSError: A folder may not be read.
     """
-    if text.startswith("~"):
-        text = str(Path(text).expanduser()) if text[1:2] in ("", "/") else text
+    folder, rest = _split(text)
+    begin = glob.escape(folder)
     if is_numbered(text):
-        return _numbered(text)
-    for pattern in (text, text.replace("[", "[[]")):
-        found = glob.glob(_keeping_folders(pattern), recursive=True)  # noqa: PTH207
-        if found:  # Path.glob takes no absolute patterns
+        return _numbered(folder, rest)
+    for pattern in (rest, rest.replace("[", "[[]")):
+        # Path.glob takes no absolute patterns
+        found = glob.glob(os.path.join(begin, pattern), recursive=True)  # noqa: PTH118, PTH207
+        if found:
             return [Path(name) for name in found]
     return []
 
 
-def _keeping_folders(pattern: str) -> str:
-    """Escape the folders of a pattern that are there under just this name."""
-    begin = Path()
-    parts = []
-    for part in Path(pattern).parts:
-        begin = begin / part
-        parts.append(glob.escape(part) if begin.exists() else part)
-    return str(Path(*parts)) if parts else pattern
+def _at_home(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # there is no such user
+        return Path(text)
 
 
-def _numbered(text: str) -> list[Path]:
+def _split(text: str) -> tuple[str, str]:
+    """Split a pattern into the folder that is there under just this name, and the rest."""
+    parts = _at_home(text).parts
+    known = 0
+    while known < len(parts) and os.path.exists(os.path.join(*parts[: known + 1])):  # noqa: PTH110, PTH118
+        known += 1
+    folder, rest = parts[:known], parts[known:]
+    return os.path.join("", *folder), os.path.join("", *rest)  # noqa: PTH118
+
+
+def _numbered(folder: str, rest: str) -> list[Path]:
     expression, wild, end = "", "", 0
-    for match in _NUMBER.finditer(text):
-        between = text[end : match.start()]
+    for match in _NUMBER.finditer(rest):
+        between = rest[end : match.start()]
         end = match.end()
-        number = "%"
-        if match[1] is None:
-            width = int(match[3] or 1)
-            # as printf writes it: leading zeros up to the width, and none beyond it
-            number = rf"(?:[0-9]{{{width}}}|[1-9][0-9]{{{width},}})"
-            if match[3] and not match[2]:
-                number = rf"(?= *[0-9])[ 0-9]{{{width}}}|[1-9][0-9]{{{width},}}"
-                number = f"(?:{number})"
-        expression += re.escape(between) + number
-        wild += glob.escape(between) + ("%" if match[1] else "*")
-    expression += re.escape(text[end:])
-    wild += glob.escape(text[end:])
-    found = glob.glob(wild)  # noqa: PTH207
-    return [Path(name) for name in found if re.fullmatch(expression, name, re.DOTALL)]
+        expression += re.escape(between)
+        wild += glob.escape(between)
+        if match[1]:
+            expression, wild = expression + "%", wild + "%"
+        else:  # zeros up to the width, and none beyond it
+            width = int(match[2] or 1)
+            expression += rf"(?:[0-9]{{{width}}}|[1-9][0-9]{{{width},}})"
+            wild += "*"
+    expression += re.escape(rest[end:])
+    wild += glob.escape(rest[end:])
+    found = glob.glob(wild, root_dir=folder or None)  # noqa: PTH207
+    return [Path(folder, name) for name in found if re.fullmatch(expression, name)]
