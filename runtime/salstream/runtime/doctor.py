@@ -15,6 +15,8 @@ _PARTS: Final = (
     ("numpy", "numpy", "arrays", ""),
     ("opencv-python-headless", "cv2", "resizing and drawing", ""),
     ("av", "av", "video files and network cameras", ""),
+    ("pillow", "PIL", "pictures that move, AVIF and GIF", ""),
+    ("pillow-heif", "pillow_heif", "HEIC pictures", "heic"),
     ("onnxruntime", "onnxruntime", "inference on the CPU", "cpu"),
     ("onnxruntime-gpu", "onnxruntime", "inference on NVIDIA GPUs", "gpu"),
     ("openvino", "openvino", "faster inference on the CPU; Intel's GPUs and NPUs", "openvino"),
