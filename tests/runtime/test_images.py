@@ -9,10 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from heif import imir, irot, write_grid
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from heif import imir, irot, write_grid
 from salstream.runtime.errors import SalstreamError
 from salstream.runtime.sources import open_source
 from salstream.runtime.sources.images import read_image

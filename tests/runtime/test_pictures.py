@@ -417,7 +417,7 @@ def test_videos_in_a_folder_are_refused_by_name(tmp_path: Path, others: list[str
         assert isinstance(error, UsageError)
         for word in ("1.mp4", "2.MOV", f"for f in {tmp_path}/*.mp4"):
             assert word in str(error)
-        assert (f"{tmp_path}/*.jpg" in str(error)) == ("poster.jpg" in others)
+        assert (f"{tmp_path}/'*.jpg'" in str(error)) == ("poster.jpg" in others)
         assert "\n" not in str(error)
     frames, error = read(str(tmp_path / "*.mp4"))  # one video is one, however it is found
     assert len(frames) == 2

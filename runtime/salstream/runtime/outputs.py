@@ -129,7 +129,9 @@ def _not_for_all(option: str, sources: Mapping[str, str | list[str]]) -> str:
     from salstream.runtime.live.source import is_live
 
     files = not any(is_live(source) for source in sources.values())
-    instead = "; or run these files one after the other" if files else ""
+    out = "$f.overlay.mp4" if option == "--save" else "$f.maps"
+    each = f'for f in FILES; do salstream run "$f" {option} "{out}"; done'
+    instead = f"; or run these files one after the other: {each}" if files else ""
     return (
         f"{option} is for one camera, and there are {len(sources)} ({', '.join(sources)}): write "
         f"{PLACE} where its name belongs, as in {option} out/{PLACE}{instead}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ VIDEO_SUFFIXES: Final = (
     *(".mjpeg", ".mjpg", ".h264", ".264", ".h265", ".265", ".hevc", ".ivf", ".dv", ".rm", ".rmvb"),
 )
 _NAMED: Final = 10  # files in one message
+_LOOKED_AT: Final = 256  # headers, so that thousands of pictures on a slow disk begin at once
 
 logger = logging.getLogger("salstream")
 
@@ -173,9 +175,9 @@ def _is_meant(path: Path) -> bool:
 
 def _one_by_one(videos: Sequence[Path], pictures: Sequence[Path], name: str) -> str:
     kinds = "videos and pictures" if pictures else "videos"
-    folder, suffix = videos[0].parent, videos[0].suffix
-    some = f"; for the pictures alone give '{folder}/*{pictures[0].suffix}'" if pictures else ""
-    return (
+    folder, suffix = shlex.quote(str(videos[0].parent)), videos[0].suffix
+    some = f"; for the pictures alone give {folder}/'*{pictures[0].suffix}'" if pictures else ""
+    return shown(
         f"{name} holds {kinds}, and each video is a source of its own "
         f"({listed([path.name for path in videos])}): run them one after the other, as in: "
         f'for f in {folder}/*{suffix}; do salstream run "$f" --maps "$f.maps"; done{some}'
@@ -187,7 +189,7 @@ def _are_frames(paths: Sequence[Path]) -> bool:
     if not are_numbered(paths):
         return False
     first = None
-    for path in paths:
+    for path in paths[:: -(-len(paths) // _LOOKED_AT)]:
         size, photograph = header_of(path)
         first = first or size
         if photograph or size not in (None, first):
