@@ -98,6 +98,12 @@ def test_frames_that_want_no_time_are_shown_as_browsers_do(tmp_path: Path, name:
     assert [frame.time for frame in open_source(path)] == pytest.approx([0, 0.1, 0.2])
 
 
+def test_an_animated_png_of_16_bits(tmp_path: Path) -> None:
+    greys = [np.full((20, 30), 256 * number + 77, np.uint16) for number in (0, 90)]
+    path = write(tmp_path / "a.png", [Image.fromarray(grey) for grey in greys], duration=100)
+    assert [int(frame.image[5, 5, 1]) for frame in open_source(path)] == [0, 90]
+
+
 def test_an_animated_webp_is_turned(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

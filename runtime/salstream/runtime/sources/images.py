@@ -217,8 +217,10 @@ PILLOW_ERRORS: Final = (OSError, SyntaxError, ValueError, EOFError, RuntimeError
 
 def upright_bgr(picture: Image.Image) -> NDArray[np.uint8]:
     """Return Pillow's picture as (height, width, 3) BGR, turned as its EXIF data say."""
-    rgb = ImageOps.exif_transpose(picture).convert("RGB")
-    return np.ascontiguousarray(np.asarray(rgb)[:, :, ::-1])
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I;16"):  # Pillow would cut off what is above 255
+        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+    return np.ascontiguousarray(np.asarray(upright.convert("RGB"))[:, :, ::-1])
 
 
 def header_of(path: Path) -> tuple[tuple[int, int] | None, bool]:
