@@ -100,9 +100,13 @@ def _run_app() -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     logging.getLogger("salstream").setLevel(logging.INFO)
     # looked for here, because what is wrong with a command line is said before it is read
-    in_json = "--log-json" in takewhile(lambda word: word != "--", sys.argv[1:])
+    words = list(takewhile(lambda word: word != "--", sys.argv[1:]))
+    in_json = "--log-json" in words
     if in_json:
         use_json()
+    for word in words:
+        if re.match(r"-[^.=]*\.", word) and Path(word).is_file():
+            raise UsageError(f"{word} would be read as an option: write ./{word}")
     try:
         sys.exit(app(standalone_mode=not in_json))
     except _Misuse as error:  # else Typer draws a box

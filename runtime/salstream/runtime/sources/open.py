@@ -19,6 +19,7 @@ from salstream.runtime.sources.base import PICTURES_AS, PicturesAs, Source
 from salstream.runtime.sources.memory import Arrays, RawFrames
 
 RAW_FPS: Final = 30.0
+_NO_PICTURES: Final = "{} is no set of pictures that could be read as {}"
 
 logger = logging.getLogger("salstream")
 
@@ -58,6 +59,8 @@ def open_source(
         raise UsageError("raw_size describes frames on standard input: give '-' as the source")
     if pictures not in (None, *PICTURES_AS):
         raise UsageError(f"unknown pictures {pictures!r}; known: {', '.join(PICTURES_AS)}")
+    if pictures is not None and _is_stream(source):
+        raise UsageError(_NO_PICTURES.format(redact(str(source)), pictures))
     if isinstance(source, int | np.integer):
         from salstream.runtime.sources.camera import open_camera
 
@@ -84,7 +87,7 @@ def open_source(
         )
     if pictures is not None and not hasattr(opened, "pictures"):
         opened.close()
-        raise UsageError(f"{opened.name} is no set of pictures that could be read as {pictures}")
+        raise UsageError(_NO_PICTURES.format(opened.name, pictures))
     return opened
 
 
@@ -109,6 +112,13 @@ def is_camera(text: str) -> bool:
 def is_pipeline(text: str) -> bool:
     """Whether a text is a GStreamer pipeline, and no file or folder has such a name."""
     return " ! " in text and not _exists(Path(text).parts[0])
+
+
+def _is_stream(source: object) -> bool:
+    """Whether a source is a camera, a pipeline, a URL or standard input."""
+    if not isinstance(source, str):
+        return isinstance(source, int | np.integer)
+    return source == "-" or is_camera(source) or is_pipeline(source) or has_scheme(source)
 
 
 def _exists(text: str) -> bool:

@@ -144,7 +144,7 @@ def sort_out(paths: Iterable[Path], name: str, *, chosen: bool = False) -> tuple
         raise UsageError(
             f"no images at {name} that can be read: {reasons}"
             if unread
-            else f"no images at {name}: expected names in {', '.join(IMAGE_SUFFIXES)}"
+            else f"no images at {name}: expected files such as .jpg, .png, .webp or .tif"
         )
     if unread:
         logger.warning("%s: pictures left out: %d: %s", name, len(unread), reasons)
@@ -175,12 +175,13 @@ def _is_meant(path: Path) -> bool:
 
 def _one_by_one(videos: Sequence[Path], pictures: Sequence[Path], name: str) -> str:
     kinds = "videos and pictures" if pictures else "videos"
-    folder, suffix = shlex.quote(str(videos[0].parent)), videos[0].suffix
+    folder = shlex.quote(str(videos[0].parent))
+    patterns = " ".join(f"{folder}/*{suffix}" for suffix in sorted({v.suffix for v in videos}))
     some = f"; for the pictures alone give {folder}/'*{pictures[0].suffix}'" if pictures else ""
     return shown(
         f"{name} holds {kinds}, and each video is a source of its own "
         f"({listed([path.name for path in videos])}): run them one after the other, as in: "
-        f'for f in {folder}/*{suffix}; do salstream run "$f" --maps "$f.maps"; done{some}'
+        f'for f in {patterns}; do salstream run "$f" --maps "$f.maps"; done{some}'
     )
 
 
