@@ -755,7 +755,7 @@ def test_all_images_become_bgr_of_8_bits(
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", "half"])
-def test_a_broken_image_is_named_after_those_before_it(
+def test_a_broken_image_is_named_and_the_others_are_read(
     tmp_path: Path, content: bytes | str
 ) -> None:
     write_images(tmp_path, ["1.png", "2.png", "3.png"])
@@ -763,10 +763,15 @@ def test_a_broken_image_is_named_after_those_before_it(
     data = broken.read_bytes()
     broken.write_bytes(content if isinstance(content, bytes) else data[: len(data) // 2])
     frames, error = read(tmp_path)
-    assert numbers(frames) == [0]
+    assert numbers(frames) == [0, 2]
+    assert [frame.index for frame in frames] == [0, 2]
     assert is_one_sentence(error)
     assert isinstance(error, SalstreamError)
     assert not isinstance(error, UsageError)
+    assert "2.png" in str(error)
+    frames, error = read(broken)
+    assert not frames
+    assert is_one_sentence(error)
     assert str(broken) in str(error)
 
 

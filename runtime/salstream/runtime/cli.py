@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from salstream.runtime.predictor import Start
     from salstream.runtime.run import Summary
     from salstream.runtime.sinks import Sink
+    from salstream.runtime.sources import PicturesAs
 
 app = typer.Typer(
     name="salstream",
@@ -110,9 +111,13 @@ def _run_app() -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     logging.getLogger("salstream").setLevel(logging.INFO)
     # looked for here, because what is wrong with a command line is said before it is read
-    in_json = "--log-json" in takewhile(lambda word: word != "--", sys.argv[1:])
+    words = list(takewhile(lambda word: word != "--", sys.argv[1:]))
+    in_json = "--log-json" in words
     if in_json:
         use_json()
+    for word in words:
+        if re.match(r"-[^.=]*\.", word) and Path(word).is_file():
+            raise UsageError(f"{word} would be read as an option: write ./{word}")
     try:
         sys.exit(app(standalone_mode=not in_json))
     except _Misuse as error:  # else Typer draws a box
@@ -132,7 +137,8 @@ def run(
         list[str] | None,
         typer.Argument(
             help="Video file, folder or pattern of images, camera number, URL, GStreamer "
-            "pipeline, or - for standard input. Several: cameras, each SOURCE or NAME=SOURCE.",
+            "pipeline, or - for standard input. Several: cameras, each SOURCE or NAME=SOURCE; "
+            "several images: one set.",
             show_default=False,
         ),
     ] = None,
@@ -185,6 +191,13 @@ def run(
     ] = None,
     fps: Annotated[
         float | None, typer.Option(help="Frame rate of a source that does not know its own.")
+    ] = None,
+    pictures: Annotated[
+        str | None,
+        typer.Option(
+            help="How to read a set of images: video, or single (each map for itself).",
+            show_default="as names and sizes say",
+        ),
     ] = None,
     raw_size: Annotated[
         str | None, typer.Option(help="HEIGHTxWIDTH of raw BGR frames on standard input.")
@@ -262,6 +275,7 @@ def run(
         "stride": stride,
         "fps": fps,
         "limit": limit,
+        "pictures": cast("PicturesAs | None", pictures),
     }
     (name, source), *others = named.items()
     if not others and not is_live(source) and serve is None:

@@ -23,6 +23,8 @@ _PARTS: Final = (
     ("numpy", "numpy", "ndarray", "arrays", ""),
     ("opencv-python-headless", "cv2", "VideoCapture", "resizing and drawing", ""),
     ("av", "av", "open", "video files and network cameras", ""),
+    ("pillow", "PIL.Image", "open", "pictures that move, AVIF and GIF", ""),
+    ("pi-heif", "pi_heif", "open_heif", "HEIC pictures", "heic"),
     ("onnxruntime", "onnxruntime", "InferenceSession", "inference on the CPU", "cpu"),
     ("onnxruntime-gpu", "onnxruntime", "InferenceSession", "inference on NVIDIA GPUs", "gpu"),
     (

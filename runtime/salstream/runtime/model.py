@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -13,7 +13,7 @@ from salstream.runtime.backends import Backend, open_backend
 from salstream.runtime.errors import UsageError
 from salstream.runtime.pipeline import Stream
 from salstream.runtime.predictor import Predictor, Start
-from salstream.runtime.sources import open_source
+from salstream.runtime.sources import PicturesAs, open_source
 from salstream.runtime.spec import GraphSpec
 
 MODELS_FOLDER: Final = Path(__file__).parent / "models"
@@ -92,7 +92,7 @@ class SaliencyModel:
 
     def stream(
         self,
-        source: str | Path | int | Iterable[NDArray[np.uint8]],
+        source: str | Path | int | Sequence[str | Path] | Iterable[NDArray[np.uint8]],
         *,
         start: Start | None = None,
         phases: int | None = None,
@@ -100,13 +100,14 @@ class SaliencyModel:
         fps: float | None = None,
         limit: int | None = None,
         raw_size: tuple[int, int] | None = None,
+        pictures: PicturesAs | None = None,
     ) -> Stream:
         """Stream a source through the model.
 
         Args:
-            source: A video file, a folder or pattern of images, a camera number or device,
-                a network URL, a GStreamer pipeline, ``-`` for standard input, or BGR uint8
-                frames.
+            source: A video file, a folder, list or pattern of images, a camera number or
+                device, a network URL, a GStreamer pipeline, ``-`` for standard input, or BGR
+                uint8 frames.
             start: What to do before the first window is whole; None: ``repeat`` for live
                 sources, else ``reverse`` where the graph allows it.
             phases: Interleaved recurrent passes; None: as the graph wants at the source's rate.
@@ -115,15 +116,18 @@ class SaliencyModel:
             fps: Frame rate of a source that does not know its own.
             limit: Stop after so many frames.
             raw_size: Height and width of raw BGR24 frames on standard input.
+            pictures: ``video``: images are the frames of a video; ``single``: the map of each
+                depends on nothing but itself; None: as their names and sizes say.
 
         Returns:
             An iterator over results, one per frame, in order.
 
         Raises:
             UsageError: The source is not there, or an option does not fit the graph.
-            SalstreamError: The source cannot be opened.
+            SalstreamError: The source cannot be opened. Iterating raises it after the results
+                of all frames that could be read, where others could not.
         """
-        opened = open_source(source, fps=fps, raw_size=raw_size)
+        opened = open_source(source, fps=fps, raw_size=raw_size, pictures=pictures)
         if start is None and opened.live:
             start = "repeat"
         predictor = self.predictor(start=start, phases=phases, stride=stride, fps=opened.fps)

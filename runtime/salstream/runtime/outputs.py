@@ -50,7 +50,7 @@ class Outputs:
     keep_hours: float | None = None
     sound: bool = True
 
-    def check(self, sources: Mapping[str, str], *, as_json: bool) -> None:
+    def check(self, sources: Mapping[str, str | list[str]], *, as_json: bool) -> None:
         """Refuse what cannot be, before anything is opened.
 
         Args:
@@ -84,10 +84,7 @@ class Outputs:
             _check_places(option, path or "")
         for option, path in paths.items():
             if path is not None and len(sources) > 1 and PLACE not in path:
-                raise UsageError(
-                    f"{option} is for one camera, and there are {len(sources)}: write {PLACE} "
-                    f"where its name belongs, as in {option} out/{PLACE}"
-                )
+                raise UsageError(_not_for_all(option, sources))
         taken: dict[Path, str] = {}
         for option, path in files.items():
             for camera in sources if path not in (None, "-") else ():
@@ -136,6 +133,20 @@ class Outputs:
             yield Window(title, self.opacity)
 
 
+def _not_for_all(option: str, sources: Mapping[str, str | list[str]]) -> str:
+    """Say how an output that all cameras would share is given to each of them."""
+    from salstream.runtime.live.source import is_live
+
+    files = not any(is_live(source) for source in sources.values())
+    out = "$f.overlay.mp4" if option == "--save" else "$f.maps"
+    each = f'for f in FILES; do salstream run "$f" {option} "{out}"; done'
+    instead = f"; or run these files one after the other: {each}" if files else ""
+    return (
+        f"{option} is for one camera, and there are {len(sources)} ({', '.join(sources)}): write "
+        f"{PLACE} where its name belongs, as in {option} out/{PLACE}{instead}"
+    )
+
+
 def _check_places(option: str, path: str) -> None:
     """Refuse what looks like the place of a camera's name and is none."""
     for found in re.findall(r"\{[^{}]*\}", path):
@@ -146,18 +157,27 @@ def _check_places(option: str, path: str) -> None:
             )
 
 
-def keep_apart(source: str, output: Path) -> None:
+def keep_apart(source: str | list[str], output: Path) -> None:
     """Refuse to write over the source.
 
     Raises:
         UsageError: It would happen.
     """
+    from salstream.runtime.sources.patterns import literal, matches
+
+    files = [Path(path) for path in ([source] if isinstance(source, str) else source)]
+    folders: set[Path] = set()
+    with suppress(OSError, ValueError):  # too long for a file's name: a pipeline
+        if isinstance(source, str) and literal(source) is None:
+            files += matches(source)
+        folders = {path if path.is_dir() else path.parent for path in files}
     same = False
-    with suppress(OSError, ValueError):  # not there, or too long for a file's name: a pipeline
-        same = output.samefile(source)
-    with suppress(OSError, ValueError):
-        images = Path(source) if Path(source).is_dir() else Path(source).parent
-        same = same or output.samefile(images)
+    for path in (*files, *folders):
+        with suppress(OSError, ValueError):
+            same = same or output.samefile(path)
+    # maps of pictures from several folders come in folders of the same names
+    if len(folders) > 1:
+        same = same or any(path.resolve().is_relative_to(output.resolve()) for path in folders)
     if same:
         raise UsageError(f"{output} holds the source, and would be written over; choose another")
 

@@ -296,6 +296,7 @@ class Predictor:
             self.spec.size if self.spec.fit == "letterbox" else None,
             frame.pixel_aspect,
             frame.name,
+            frame.label,
         )
 
 

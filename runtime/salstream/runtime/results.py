@@ -28,6 +28,7 @@ class Result:
             proportion; None if the frame fills it.
         pixel_aspect: Width of the frame's pixels as they are shown, divided by their height.
         name: Of the frame's file, where each frame is a file of its own.
+        label: What outputs of this frame are called, without a suffix; None: by its index.
     """
 
     index: int
@@ -38,6 +39,12 @@ class Result:
     letterbox: tuple[int, int] | None = None
     pixel_aspect: float = 1.0
     name: str | None = None
+    label: str | None = None
+
+    @property
+    def output_name(self) -> str:
+        """What the frame's own files are called, without a suffix: ``000000``, or its label."""
+        return f"{self.index:06d}" if self.label is None else self.label
 
     @cached_property
     def saliency(self) -> NDArray[np.float32]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 import cv2
 from rich.console import Console
@@ -19,6 +19,13 @@ from salstream.runtime.pipeline import Stream
 from salstream.runtime.results import Result
 from salstream.runtime.signals import CLOSE_S, held
 from salstream.runtime.sinks import Sink, StopStream
+from salstream.runtime.sources import PicturesAs
+
+_READ_AS: Final[Mapping[PicturesAs | None, str]] = {
+    None: "",
+    "video": " (pictures of a video)",
+    "single": " (single pictures)",
+}
 
 
 @dataclass
@@ -34,7 +41,9 @@ class Summary:
         skipped: Frames without a map because of the start policy.
         dropped: Frames of a live source that came faster than the model.
         unfinished: Frames that were on their way when the run was ended.
-        damaged: Packets that could not be decoded.
+        damaged: Packets, or pictures, that could not be decoded.
+        left_out: Pictures beside the others that are of a kind that cannot be read.
+        pictures: ``video`` or ``single``: how a set of pictures was read; None: it was none.
         reconnects: Times that frames came again after a live source had failed.
         phases: Interleaved recurrent passes.
         stride: Distance of a window's frames.
@@ -56,6 +65,8 @@ class Summary:
     dropped: int = 0
     unfinished: int = 0
     damaged: int = 0
+    left_out: int = 0
+    pictures: PicturesAs | None = None
     reconnects: int = 0
     phases: int = 1
     stride: int = 1
@@ -78,6 +89,8 @@ def summary_of(model: SaliencyModel, stream: Stream) -> Summary:
         source=stream.source.name,
         model=model.spec.name,
         backend=model.backend.name,
+        left_out=getattr(stream.source, "left_out", 0),
+        pictures=getattr(stream.source, "pictures", None),
         phases=stream.predictor.phases,
         stride=stream.predictor.stride,
     )
@@ -130,8 +143,10 @@ def consume(stream: Stream, sinks: Iterable[Sink], summary: Summary) -> None:
 def print_summary(summary: Summary, console: Console) -> None:
     """Print a summary for people."""
     console.print(
-        f"{summary.frames} frames in, {summary.maps} maps out, {summary.skipped} skipped, "
-        f"{summary.dropped} dropped, {summary.damaged} damaged packets"
+        f"{summary.frames} frames in{_READ_AS[summary.pictures]}, {summary.maps} maps out, "
+        f"{summary.skipped} skipped, {summary.dropped} dropped, "
+        f"{summary.damaged} damaged {'pictures' if summary.pictures else 'packets'}"
+        f"{f', {summary.left_out} left out' if summary.left_out else ''}"
         f"{f', {summary.reconnects} reconnects' if summary.reconnects else ''}"
         f"{f', {summary.unfinished} unfinished' if summary.unfinished else ''}; "
         f"{summary.seconds:.1f} s, {summary.fps:.1f} maps per second "

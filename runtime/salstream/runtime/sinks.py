@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -55,7 +54,8 @@ class Sink(Protocol):
 class MapFolder:
     """One file per frame: ``000000.png`` (8 bits) or ``000000.npy`` (float32).
 
-    Each file appears under its name only when it is whole.
+    Maps of pictures have the pictures' names. Each file appears under its name only when it
+    is whole.
 
     Args:
         folder: Made if it is not there.
@@ -75,13 +75,15 @@ class MapFolder:
             probe = folder / ".salstream"
             probe.touch()
             probe.unlink()
-            old = sum(
-                1 for path in folder.iterdir() if re.fullmatch(r"\d{6,}\.(png|npy)", path.name)
-            )
+            old = sum(path.suffix in (".png", ".npy") for path in folder.iterdir())
         except OSError as error:
             raise SalstreamError(f"cannot write maps to {folder}: {error.strerror}") from error
         if old:
-            logger.warning("%s holds %d maps already: those of this run replace them", folder, old)
+            logger.warning(
+                "%s holds %d maps already: those of this run replace them where they have the same "
+                "names",
+                *(folder, old),
+            )
 
     def write(self, result: Result) -> None:
         """Write the map of one frame, of the frame's own size."""
@@ -91,7 +93,7 @@ class MapFolder:
             buffer = io.BytesIO()
             np.save(buffer, result.saliency)
             content = buffer.getvalue()
-        _write_whole(self._folder / f"{result.index:06d}.{self._form}", content)
+        _write_whole(_place(self._folder, result, self._form), content)
 
     def close(self) -> None:
         """Nothing is left open."""
@@ -102,7 +104,7 @@ class Figures(MapFolder):
 
     def write(self, result: Result) -> None:
         """Write the figure of one frame."""
-        _write_whole(self._folder / f"{result.index:06d}.png", _png(result.figure()))
+        _write_whole(_place(self._folder, result, "png"), _png(result.figure()))
 
 
 class OverlayVideo:
@@ -375,6 +377,17 @@ class Picture:
 
 class StopStream(Exception):  # noqa: N818 - a wish, no error
     """A sink asks for an orderly end."""
+
+
+def _place(folder: Path, result: Result, suffix: str) -> Path:
+    """Return where a frame's own file belongs; pictures in folders have theirs in such."""
+    path = folder / f"{result.output_name}.{suffix}"
+    if path.parent != folder:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SalstreamError(f"cannot write {path}: {error.strerror}") from error
+    return path
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:

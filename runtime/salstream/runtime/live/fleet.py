@@ -28,7 +28,8 @@ from salstream.runtime.preprocess import prepare
 from salstream.runtime.results import Result
 from salstream.runtime.signals import CLOSE_S, held
 from salstream.runtime.sinks import Sink, StopStream
-from salstream.runtime.sources import redact
+from salstream.runtime.sources import PicturesAs, redact
+from salstream.runtime.sources.open import paths_in
 
 _Steps = Generator[Request, Output, Made]
 
@@ -112,6 +113,7 @@ class Fleet:
         reconnect: When to open a live source again.
         timeout_s: Longest silence of a network source.
         batch: Cameras whose windows may share a run of the graph; None: as suits the backend.
+        pictures: As ``SaliencyModel.stream`` takes it.
 
     Attributes:
         cameras: In the order of the sources; there from the beginning, for whoever watches.
@@ -136,6 +138,7 @@ class Fleet:
         reconnect: Reconnect | None = None,
         timeout_s: float = 5.0,
         batch: int | None = None,
+        pictures: PicturesAs | None = None,
     ) -> None:
         if not sources:
             raise UsageError("there is no camera: name at least one source")
@@ -154,6 +157,8 @@ class Fleet:
         for name, source in sources.items():
             shown = source if isinstance(source, str | int) else getattr(source, "name", "frames")
             shown = f"camera {source}" if isinstance(source, int) else str(shown)
+            if paths := paths_in(source):
+                shown = f"{len(paths)} pictures"
             camera = Camera(name, redact(shown), on_event)
             opened = ReconnectingSource(
                 source,
@@ -161,6 +166,7 @@ class Fleet:
                 reconnect,
                 fps=fps,
                 timeout_s=timeout_s,
+                pictures=pictures,
                 alone=len(sources) == 1,
             )
             self.members.append(Member(camera, opened, lock))

@@ -29,10 +29,10 @@ def points(result: Result, threshold: float = 0.5) -> dict[str, Any]:
         threshold: What belongs to a region is at least this much, in (0, 1].
 
     Returns:
-        ``index``, ``time`` (seconds), ``width`` and ``height`` (of the frame); ``peak`` (``x``,
-        ``y``, ``value``); ``centre`` (``x``, ``y``), null for a map of zeros; and ``regions``,
-        largest first, each with its box (``x``, ``y``, ``width``, ``height``) and its ``mass``,
-        the share of the whole map that lies in it.
+        ``index``, ``time`` (seconds), ``file`` (name of a picture; null: a video), ``width`` and
+        ``height`` (of the frame); ``peak`` (``x``, ``y``, ``value``); ``centre`` (``x``, ``y``),
+        null for a map of zeros; and ``regions``, largest first, each with its box (``x``, ``y``,
+        ``width``, ``height``) and its ``mass``, the share of the whole map that lies in it.
     """
     saliency, scale_y, scale_x = _of_frame(result)
     row, column = np.unravel_index(int(saliency.argmax()), saliency.shape)
@@ -46,6 +46,7 @@ def points(result: Result, threshold: float = 0.5) -> dict[str, Any]:
     return {
         "index": result.index,
         "time": _finite(result.time),
+        "file": result.name,
         "width": result.frame.shape[1],
         "height": result.frame.shape[0],
         "peak": {

@@ -93,6 +93,8 @@ def summaries_of(fleet: Fleet, seconds: float) -> dict[str, Summary]:
             skipped=predictor.skipped if predictor else 0,
             dropped=status.dropped,
             damaged=member.source.damaged,
+            left_out=member.source.left_out,
+            pictures=member.source.pictures,
             reconnects=status.reconnects,
             phases=predictor.phases if predictor else 1,
             stride=predictor.stride if predictor else 1,

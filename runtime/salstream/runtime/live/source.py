@@ -18,10 +18,13 @@ from numpy.typing import NDArray
 
 from salstream.runtime.errors import SalstreamError, UnusableSource, UsageError
 from salstream.runtime.live.camera import Camera, State
-from salstream.runtime.sources import Frame, Reader, Source, open_source
+from salstream.runtime.sources import Frame, PicturesAs, Reader, Source, open_source
 from salstream.runtime.sources.address import has_scheme
+from salstream.runtime.sources.open import is_camera, is_pipeline
 
-CameraSource = str | Path | int | Callable[[], Source] | Iterable[NDArray[np.uint8]]
+CameraSource = (
+    str | Path | int | Callable[[], Source] | Sequence[str | Path] | Iterable[NDArray[np.uint8]]
+)
 
 _PLAYS_A_FILE: Final = re.compile(r"filesrc|file:|num-buffers=")
 _PERIOD_S: Final = 0.5  # over which frames are counted
@@ -69,13 +72,16 @@ class ReconnectingSource(Reader):
         camera: Told what happens, its password-free source among it.
         reconnect: When to try again.
         fps: As ``open_source`` takes it.
-        timeout_s: As ``open_source`` takes it.
+        timeout_s: As ``open_source`` takes it; so is ``pictures``.
+        pictures: ``video``, ``single``, or None.
         alone: Whether nobody waits for other sources: what cannot work at all then fails at its
             first answer, instead of being tried again.
 
     Attributes:
         fps: As declared, or as measured where that differs by more than a quarter.
         part: Of the stream: one more after each failure and stall.
+        pictures: How a set of pictures is read; None: it is none.
+        left_out: Pictures beside the others that are of a kind that cannot be read.
         heard_s: When its newest frame came, on the clock of ``time.monotonic``.
 
     Raises:
@@ -90,6 +96,7 @@ class ReconnectingSource(Reader):
         *,
         fps: float | None = None,
         timeout_s: float = 5.0,
+        pictures: PicturesAs | None = None,
         alone: bool = True,
     ) -> None:
         super().__init__(camera.source, live=is_live(source))
@@ -108,11 +115,13 @@ class ReconnectingSource(Reader):
         self._opener: Callable[[], Source] = (
             source
             if callable(source)
-            else lambda: open_source(source, fps=fps, timeout_s=timeout_s)
+            else lambda: open_source(source, fps=fps, timeout_s=timeout_s, pictures=pictures)
         )
         self.path: Path | None = None  # of a plain file, and where its frames lie in it
         self.offsets: Sequence[float] = ()
         self._opened: Source | None = None
+        self.pictures: PicturesAs | None = None
+        self.left_out = 0
         self._closed = threading.Event()
         self._count = 0
         self._began_s = 0.0  # by the clock, of the first frame
@@ -151,6 +160,8 @@ class ReconnectingSource(Reader):
             self.live, self.fps, self.frame_count = opened.live, opened.fps, opened.frame_count
             self.path = getattr(opened, "path", None)
             self.offsets = getattr(opened, "offsets", ())
+            self.pictures = getattr(opened, "pictures", None)
+            self.left_out = getattr(opened, "left_out", 0)
             try:
                 yield from self._renumbered(opened) if self.live else self._plain(opened)
             finally:
@@ -205,7 +216,7 @@ class ReconnectingSource(Reader):
 
     @property
     def damaged(self) -> int:
-        """Packets that were left out because they could not be decoded."""
+        """Packets, or pictures, that were left out because they could not be decoded."""
         return self._damaged + getattr(self._opened, "damaged", 0)
 
     def close(self) -> None:
@@ -224,8 +235,7 @@ def is_live(source: CameraSource) -> bool:
         UsageError: It is a URL of a scheme that is not known.
     """
     if isinstance(source, str):
-        camera = re.fullmatch(r"[0-9]+|/dev/(video|v4l/).*", source)
-        return bool(camera) or " ! " in source or has_scheme(source)
+        return is_camera(source) or is_pipeline(source) or has_scheme(source)
     return isinstance(source, int) or callable(source)
 
 

@@ -5,7 +5,7 @@ and gives a ``Source``: an iterator of frames that holds one decoded frame at a 
 """
 
 from salstream.runtime.sources.address import redact
-from salstream.runtime.sources.base import Frame, Reader, Source
+from salstream.runtime.sources.base import Frame, PicturesAs, Reader, Source
 from salstream.runtime.sources.open import open_source
 
-__all__ = ["Frame", "Reader", "Source", "open_source", "redact"]
+__all__ = ["Frame", "PicturesAs", "Reader", "Source", "open_source", "redact"]

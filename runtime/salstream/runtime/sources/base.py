@@ -6,12 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Literal, Protocol, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from salstream.runtime.sources.address import redact
+
+PicturesAs = Literal["video", "single"]
+PICTURES_AS: Final = get_args(PicturesAs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,9 @@ class Frame:
         cut: True where it does not follow the frame before it: windows and states start anew.
         captured_s: When its data arrived, on the clock of ``time.monotonic``; None: not known.
         pixel_aspect: Width of a pixel as it is shown, divided by its height.
-        name: Of the file, where each frame is a file of its own.
+        name: Of the file, where each frame is a file of its own: from the folder on that all of
+            them lie in.
+        label: What outputs of this frame are called, without a suffix; None: by its index.
     """
 
     index: int
@@ -35,6 +40,7 @@ class Frame:
     captured_s: float | None = None
     pixel_aspect: float = 1.0
     name: str | None = None
+    label: str | None = None
 
 
 class Source(Protocol):

@@ -13,11 +13,14 @@ from salstream.runtime.sources.base import Frame, Reader, time_of
 
 
 class Arrays(Reader):
-    """Arrays, one after the other."""
+    """Arrays, one after the other: the frames of a video, or each for itself."""
 
-    def __init__(self, images: Iterable[NDArray[np.uint8]], fps: float | None) -> None:
+    def __init__(
+        self, images: Iterable[NDArray[np.uint8]], fps: float | None, *, single: bool = False
+    ) -> None:
         super().__init__("frames", fps=fps)
         self._images = images
+        self._single = single
 
     def _read(self) -> Iterator[Frame]:
         for index, image in enumerate(self._images):
@@ -28,7 +31,7 @@ class Arrays(Reader):
             elif image.size == 0:
                 got = f"an empty one of shape {image.shape}"
             else:
-                yield Frame(index, time_of(index, self.fps), image)
+                yield Frame(index, time_of(index, self.fps), image, self._single)
                 continue
             raise UsageError(
                 f"frame {index} must be a uint8 array of shape (height, width, 3), got {got}"
