@@ -9,7 +9,7 @@ from typing import Final
 
 from salstream.runtime.errors import UsageError
 from salstream.runtime.live.source import is_live
-from salstream.runtime.sources import redact
+from salstream.runtime.sources.address import redact, without_file_scheme
 from salstream.runtime.sources.images import is_picture, natural_order
 from salstream.runtime.sources.patterns import literal, matches
 from salstream.runtime.sources.pictures import listed
@@ -108,6 +108,7 @@ def _parse(where: str, text: str, number: int, *, from_file: bool) -> tuple[str,
             f"{where}{redact(text)!r} is not a camera: expected name = source, with a name of "
             "letters, digits, - and _"
         )
+    source = without_file_scheme(source)
     try:
         known = is_live(source)
     except UsageError as error:

@@ -6,7 +6,8 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
+from urllib.request import url2pathname
 
 from salstream.runtime.errors import UsageError
 
@@ -104,6 +105,13 @@ def has_scheme(text: str) -> bool:
         UsageError: It is one that cannot be read: see :func:`parse_url`.
     """
     return parse_url(text) is not None
+
+
+def without_file_scheme(text: str) -> str:
+    """Return the path that a ``file:`` URL names; any other text as it is."""
+    if not text.lower().startswith("file:"):
+        return text
+    return url2pathname(urlsplit(text.replace("#", "%23").replace("?", "%3F")).path)
 
 
 def redact(text: str) -> str:

@@ -9,14 +9,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, cast
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import numpy as np
 from numpy.typing import NDArray
 
 from salstream.runtime.errors import UsageError
-from salstream.runtime.sources.address import has_scheme, redact
+from salstream.runtime.sources.address import has_scheme, redact, without_file_scheme
 from salstream.runtime.sources.base import PICTURES_AS, PicturesAs, Source
 from salstream.runtime.sources.memory import Arrays, RawFrames
 
@@ -138,9 +136,7 @@ def _open_text(
         raise UsageError("the name of the source is empty")
     if text == "-":
         return _open_standard_input(fps, raw_size)
-    if text.lower().startswith("file:"):
-        path = Path(url2pathname(urlsplit(text).path))
-        return open_source(path, fps=fps, timeout_s=timeout_s, pictures=pictures)
+    text = without_file_scheme(text)
     if is_camera(text):
         from salstream.runtime.sources.camera import open_camera
 
