@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -121,3 +124,34 @@ def test_which_library_is_the_default(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(backends, "_has_cuda", lambda: False)
     monkeypatch.setattr(backends, "find_spec", lambda _: None)
     assert SaliencyModel.open(path).backend.name == "onnxruntime-cpu"
+
+
+_GUARDED = """
+import os, sys
+
+seen = []
+events = ("socket.getaddrinfo", "socket.connect", "socket.gethostbyname", "os.fork")
+sys.addaudithook(lambda event, _: event in events and seen.append(event))
+import numpy as np
+from salstream.runtime import SaliencyModel
+
+model = SaliencyModel.open("unisal-dhf1k", backend="openvino")
+model.predictor().push(np.zeros((48, 64, 3), np.uint8))
+import atexit
+
+atexit._run_exitfuncs()
+print(seen, os.listdir(os.environ["HOME"]))
+"""
+
+
+def test_openvino_contacts_nobody(tmp_path: Path) -> None:
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", _GUARDED],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stdout.strip() in ("[] []", "[] ['cache']")

@@ -216,10 +216,11 @@ def libraries(path: Path, wanted: Sequence[str]) -> list[str]:
     names = []
     for library in known:
         if library == "openvino":
-            with suppress(ImportError):
-                import openvino
+            from salstream.runtime.backends.openvino import import_openvino
 
-                names += [f"openvino:{device}" for device in openvino.Core().available_devices]
+            with suppress(ImportError):
+                core = import_openvino().Core()
+                names += [f"openvino:{device}" for device in core.available_devices]
         elif library == "onnxruntime":
             with suppress(ImportError):
                 import onnxruntime

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,21 @@ from salstream.runtime.spec import GraphSpec
 
 States = dict[str, NDArray[np.float32]]
 PRECISIONS: Final = ("f32", "f16", "bf16")
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO without its telemetry.
+
+    That would write to the home folder, look up a host, and at the end fork a process, which may
+    hang.
+
+    Raises:
+        ImportError: It is not installed.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
 
 
 class OpenVinoBackend(Backend):
@@ -36,7 +52,7 @@ class OpenVinoBackend(Backend):
 
     def __init__(self, path: Path, device: str | None = None, threads: int | None = None) -> None:
         try:
-            import openvino
+            openvino = import_openvino()
             from openvino.frontend import FrontEndManager
         except ImportError as error:
             raise SalstreamError(
