@@ -300,10 +300,9 @@ def test_people_read_what_is_wrong(tmp_path: Path) -> None:
 
 def test_a_missing_inference_library_names_the_command(tmp_path: Path) -> None:
     video = numbered_clip(tmp_path / "v.mp4", 3)
-    hidden = tmp_path / "hidden" / "onnxruntime"
-    hidden.mkdir(parents=True)
-    (hidden / "__init__.py").write_text("raise ImportError('not here')\n")
-    done = salstream("run", video, "--backend", "onnxruntime", PYTHONPATH=str(hidden.parent))
+    hidden = "import sys\n\nsys.modules['onnxruntime'] = None\n"
+    (tmp_path / "sitecustomize.py").write_text(hidden)
+    done = salstream("run", video, "--backend", "onnxruntime", PYTHONPATH=str(tmp_path))
     refused(done, 1, "ONNX Runtime is not installed", "pip install 'salstream[cpu]'")
 
 

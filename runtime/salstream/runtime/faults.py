@@ -32,6 +32,8 @@ def library_at_fault(error: BaseException) -> str | None:
 
 def is_missing(library: str) -> bool:
     """Whether a library is not there at all."""
+    if sys.modules.get(library, sys) is None:  # somebody has ruled it out
+        return True
     try:
         return find_spec(library) is None
     except (ImportError, ValueError):

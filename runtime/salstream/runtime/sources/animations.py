@@ -75,7 +75,19 @@ def frames_in(data: bytes) -> int:
             count = getattr(picture, "n_frames", 1)
             return count - int(getattr(picture, "default_image", False))
     except PILLOW_ERRORS:
-        return 1
+        return _count(data)
+
+
+def _count(data: bytes) -> int:
+    """Count the frames of a file that is cut off."""
+    count = 0
+    try:
+        with Image.open(BytesIO(data)) as picture:
+            while True:
+                picture.seek(count)
+                count += 1
+    except PILLOW_ERRORS:
+        return max(1, count)
 
 
 def _durations(data: bytes) -> list[float]:

@@ -268,7 +268,9 @@ class Demuxer:
                     # a picture that comes now came long ago: ffmpeg's wait for more is over
                     self.broken = f"nothing for {self._timeout_s:g} s"
                     return
-                if packet.stream_index in self._wanted and self._is_whole(packet):
+                if packet.stream_index not in self._wanted:
+                    continue  # and go on waiting: sound is no sign of life
+                if self._is_whole(packet):
                     self.arrived_s = now_s
                     yield packet
                 asked_s = time.monotonic()

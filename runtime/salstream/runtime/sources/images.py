@@ -211,8 +211,8 @@ def _by_libheif(data: bytes, path: Path) -> NDArray[np.uint8] | None:
         return None
 
 
-# Its plugins raise these for damaged data, and no common class.
-PILLOW_ERRORS: Final = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, MemoryError)
+# Its plugins raise almost any type for damaged data.
+PILLOW_ERRORS: Final = Exception
 
 
 def upright_bgr(picture: Image.Image) -> NDArray[np.uint8]:

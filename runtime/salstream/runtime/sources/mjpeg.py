@@ -7,8 +7,10 @@ needed: a JPEG's own markers say where it begins and ends.
 from __future__ import annotations
 
 import errno
+import queue
 import re
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from http.client import HTTPException, HTTPResponse
@@ -90,7 +92,7 @@ class Answer:
 
 
 def request(address: Address, timeout_s: float) -> Answer | None:
-    """Ask an HTTP server.
+    """Ask an HTTP server, and wait for its answer for so long altogether.
 
     Returns:
         Its answer; None: nothing that can be understood, so that FFmpeg may try.
@@ -99,6 +101,31 @@ def request(address: Address, timeout_s: float) -> Answer | None:
         OSError: It is not there, or silent.
         av.FFmpegError: It refuses, in FFmpeg's terms.
     """
+    # a socket's own timeout begins anew with each byte
+    came: queue.SimpleQueue[Answer | Exception | None] = queue.SimpleQueue()
+    late = threading.Event()
+
+    def ask() -> None:
+        try:
+            answer: Answer | Exception | None = _request(address, timeout_s)
+        except Exception as error:  # whatever it is, the caller gets it
+            answer = error
+        came.put(answer)
+        if late.is_set() and isinstance(answer, Answer):
+            answer.close()
+
+    threading.Thread(target=ask, name="salstream-request", daemon=True).start()
+    try:
+        answer = came.get(timeout=timeout_s)
+    except queue.Empty:
+        late.set()
+        answer = TimeoutError(errno.ETIMEDOUT, "no answer")
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _request(address: Address, timeout_s: float) -> Answer | None:
     passwords = HTTPPasswordMgrWithDefaultRealm()
     if address.user is not None:
         server = f"{address.scheme}://{address.place}/"
