@@ -55,7 +55,7 @@ def test_parts_of_a_joined_file_follow_each_other_at_an_even_pace(
     parts = [part for part, after in pairwise([*parts, (0, 2000)]) if part[1] != after[1]]
     stamps = [first * minute + i * STEP for count, first in parts for i in range(count)]
     clock = Clock(TICK, 30.0, joins=True)
-    read = [clock.add(stamp, STEP, key=True) for stamp in stamps]
+    read = [clock.add(stamp, STEP) for stamp in stamps]
     assert [time_s for time_s, _ in read] == pytest.approx([i / 30 for i in range(len(stamps))])
     assert sum(seam for _, seam in read) == len(clock.offsets) - 1 == len(parts) - 1
 
@@ -69,20 +69,56 @@ def test_a_part_that_begins_anew_is_a_seam_and_a_cut() -> None:
     assert clock.offsets == pytest.approx([0.0, 2.0])
 
 
-def test_timestamps_that_are_repeated_or_out_of_order_make_no_seam_and_no_drift() -> None:
-    order = [0, 1, 1, 2, 4, 3, 5, 6, 6, 7, 8, 9]
+@pytest.mark.parametrize(
+    "order",
+    [
+        [0, 1, 1, 2, 4, 3, 5, 6, 6, 7, 8, 9],
+        [0, 2, 1, 4, 3, 6, 5, 8, 7, 9],
+        [0, 3, 1, 2, 6, 4, 5, 9, 7, 8],
+        [n // 2 for n in range(20)],
+    ],
+)
+def test_timestamps_that_are_repeated_or_out_of_order_make_no_seam_and_no_drift(
+    order: list[int],
+) -> None:
     clock = Clock(TICK, 30.0, joins=True)
     read = [clock.add(number * STEP, STEP) for number in order]
     assert not any(seam for _, seam in read)
-    assert read[-1][0] == pytest.approx(9 / 30)
+    assert read[-1][0] == pytest.approx(9 / 30, abs=0.01)
     assert all(a < b for (a, _), (b, _) in pairwise(read))
+
+
+@pytest.mark.parametrize("count", [4, 5, 7, 30])
+def test_short_parts_that_begin_anew_are_seams(count: int) -> None:
+    stamps = [number * STEP for _ in range(8) for number in range(count)]
+    clock = Clock(TICK, 30.0, joins=True)
+    read = [clock.add(stamp, STEP) for stamp in stamps]
+    assert [time_s for time_s, _ in read] == pytest.approx([i / 30 for i in range(8 * count)])
+    assert sum(seam for _, seam in read) == 7
+
+
+def test_timestamps_that_stand_still_follow_at_the_rate() -> None:
+    clock = Clock(TICK, 30.0, joins=True)
+    read = [clock.add(0, STEP) for _ in range(100)]
+    assert read[-1][0] == pytest.approx(99 / 30, abs=0.1)
+    assert not any(seam for _, seam in read)
+
+
+def test_another_part_begins_at_the_pace_of_the_one_before() -> None:
+    clock = Clock(TICK, 25.0, joins=False)
+    clock.add(1000, 3600)
+    clock.begin_part(Fraction(1, 1000))
+    read = [clock.add(stamp, 40) for stamp in (5000, 5040)]
+    assert [time_s for time_s, _ in read] == pytest.approx([1 / 25, 2 / 25])
+    assert not any(seam for _, seam in read)
+    assert clock.offsets == pytest.approx([-1000 / 90_000, 1 / 25 - 5])
 
 
 @pytest.mark.parametrize("joins", [True, False])
 def test_a_pause_is_kept_where_containers_are_not_joined(joins: bool) -> None:
     clock = Clock(TICK, 30.0, joins=joins)
     clock.add(0, STEP)
-    time_s, seam = clock.add(60 * 90_000, STEP, key=False)  # a screen on which nothing happened
+    time_s, seam = clock.add(60 * 90_000, STEP)  # a screen on which nothing happened
     assert seam is joins
     assert time_s == pytest.approx(1 / 30 if joins else 60)
 
@@ -97,7 +133,7 @@ def test_a_frame_that_was_announced_to_last_is_no_seam() -> None:
 def test_gaps_of_hours_are_seams_in_every_container() -> None:
     clock = Clock(TICK, 30.0, joins=False)
     clock.add(0, 3 * 3600 * 90_000)
-    time_s, seam = clock.add(3 * 3600 * 90_000, STEP, key=False)
+    time_s, seam = clock.add(3 * 3600 * 90_000, STEP)
     assert seam
     assert time_s == pytest.approx(1 / 30)
 

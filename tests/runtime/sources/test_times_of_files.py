@@ -72,6 +72,22 @@ def test_joined_files_have_one_clock(tmp_path: Path, container: str, join: str) 
     assert sum(frame.cut for frame in frames) == len(parts) - 1
 
 
+@pytest.mark.parametrize("container", ["mov", "mkv", "avi"])
+def test_slides_of_uneven_length_keep_it(tmp_path: Path, container: str) -> None:
+    times_s = [0.0, 5.0, 12.0, 40.0, 46.0, 90.0, 95.0, 100.0, 130.0]
+    frames = frames_of(video(tmp_path / f"a.{container}", "mpeg4", times_s=times_s))
+    assert [frame.time for frame in frames] == pytest.approx(times_s, abs=0.01)
+    assert not any(frame.cut for frame in frames)
+
+
+@pytest.mark.slow
+def test_hundreds_of_joined_parts(tmp_path: Path) -> None:
+    part = video(tmp_path / "a.mp4", count=3)
+    with open_source(joined(tmp_path / "all.mp4", [part] * 300)) as source:
+        times = [frame.time for frame in source]
+    assert times == pytest.approx([i / 30 for i in range(900)])
+
+
 def test_a_joined_avi_is_read_to_its_end(tmp_path: Path) -> None:
     part = video(tmp_path / "a.avi", count=30)
     frames = frames_of(joined(tmp_path / "all.avi", [part] * 3))
@@ -167,10 +183,18 @@ def test_damaged_packets_of_an_avi_leave_the_other_times_as_they_are(tmp_path: P
     assert times[-1] == pytest.approx(61 / 30, abs=3 / 30)
 
 
-@pytest.mark.parametrize("container", ["mp4", "mov", "mkv", "avi"])
-def test_a_pause_of_a_recording_keeps_its_length(tmp_path: Path, container: str) -> None:
+@pytest.mark.parametrize("container", ["mp4", "mov", "mkv", "webm", "avi", "flv"])
+@pytest.mark.parametrize("keyframes", ["1", "100"])
+def test_a_pause_of_a_recording_keeps_its_length(
+    tmp_path: Path, container: str, keyframes: str
+) -> None:
     second = [i / 30 for i in range(30)]
-    path = video(tmp_path / f"a.{container}", times_s=[*second, *(61 + t for t in second)])
+    path = video(
+        tmp_path / f"a.{container}",
+        "libvpx" if container == "webm" else "libx264",
+        times_s=[*second, *(61 + t for t in second)],
+        options={"g": keyframes},
+    )
     with open_source(path) as source:
         assert source.fps == pytest.approx(30)
         times = [frame.time or 0.0 for frame in source]
@@ -272,6 +296,12 @@ def test_a_still_does_not_hide_the_film(
     frames = frames_of(path)
     assert len(frames) == 40
     assert frames[0].image.shape == (360, 640, 3)
+
+
+@pytest.mark.parametrize("container", ["mp4", "mkv"])
+def test_stills_do_not_hide_the_film(tmp_path: Path, container: str) -> None:
+    kinds = {"stills": ("mjpeg", (1080, 1920), 2), "film": FILM}
+    assert len(frames_of(tracks(tmp_path / f"a.{container}", kinds))) == 40
 
 
 def test_of_two_films_the_larger_one_is_shown(tmp_path: Path) -> None:

@@ -10,17 +10,16 @@ from typing import Final
 
 import numpy as np
 
-# A step forward by more than this is a seam where containers may be joined; ffmpeg's program
-# takes the same (its -dts_delta_threshold).
+# A step forward by more than this is a seam where containers begin their timestamps anew; ffmpeg's
+# program takes the same (its -dts_delta_threshold).
 LEAP_S: Final = 10.0
-# No frame is shown for longer than this in a film, whatever the container.
+# No frame of a film is shown for longer than this, whatever the container.
 _LONGEST_S: Final = 3600.0
-# Timestamps that go back by less than so many frames are out of order, or repeated: those of a
-# joined file go back further, or may as well be taken as repeated.
+# Frames that timestamps may go back, and for which they may not increase, before that is a seam.
 _DISORDER: Final = 3
-_USUAL_S: Final = 1 / 25  # between frames of which nothing is known, as ffmpeg has it
+USUAL_S: Final = 1 / 25  # between frames of which nothing is known, as ffmpeg has it
 _NUDGE: Final = 0.1  # of the usual step, between frames whose timestamps do not increase
-_TOLERANCE: Final = 0.25  # a declared rate may be off by so much
+_TOLERANCE: Final = 0.25  # by which a declared rate may be off
 
 
 class Clock:
@@ -41,45 +40,57 @@ class Clock:
 
     def __init__(self, time_base: Fraction, fps: float | None, *, joins: bool) -> None:
         self.offsets: list[float] = []
+        self._usual_s = 1 / fps if fps else USUAL_S
+        self._joins = joins
         # whole numbers: fractions would take a hundredth of the time of decoding
         self._numerator, self._denominator = time_base.numerator, time_base.denominator
-        self._usual_s = 1 / fps if fps else _USUAL_S
-        self._joins = joins
         self._first = 0  # timestamp that the times of this part count from
         self._first_s = 0.0  # its time
         self._last_s = float("-inf")
+        self._last_stamp: int | None = None  # None: a part begins
         self._duration_s = 0.0  # of the last picture, as declared
+        self._stuck = 0  # pictures in a row whose timestamps are not above all before
+
+    @property
+    def next_s(self) -> float:
+        """When a picture is due that follows at the stream's own pace, in seconds."""
+        return max(0.0, self._last_s + self._usual_s)
+
+    def begin_part(self, time_base: Fraction) -> None:
+        """Take what comes next as another part, whatever its timestamps."""
+        self._numerator, self._denominator = time_base.numerator, time_base.denominator
+        self._last_stamp = None
 
     def add(
-        self, stamp: int | None, duration: int = 0, *, key: bool = True, pause_s: float = 0.0
+        self, stamp: int | None, duration: int = 0, *, pause_s: float = 0.0
     ) -> tuple[float, bool]:
         """Take the next picture and return its time in seconds, and whether it is a seam.
 
         Args:
             stamp: In ticks; None: the picture has none.
             duration: In ticks, as declared; 0: not known.
-            key: Whether the picture can be decoded by itself.
             pause_s: How long the picture came after the last one, by another clock: where there
                 is a seam, its time does so too.
         """
-        begins = self._last_s == float("-inf")
-        follows_s = 0.0 if begins else self._last_s + self._usual_s
         seam = False
         if stamp is None:
-            time_s = follows_s
-        elif not self.offsets:
-            self._anchor(stamp, follows_s)
-            time_s = follows_s
+            time_s = self.next_s
+        elif self._last_stamp is None:
+            time_s = self.next_s
+            self._anchor(stamp, time_s)
         else:
             time_s = self._first_s + self._seconds(stamp - self._first)
             step_s = time_s - self._last_s
-            if step_s <= -_DISORDER * self._usual_s or self._leaps(step_s, key=key):
-                seam = True
-                time_s = max(follows_s, self._last_s + pause_s)
+            self._stuck = self._stuck + 1 if step_s <= 0 else 0
+            back = step_s < -(_DISORDER - 0.5) * self._usual_s
+            if back or self._leaps(step_s) or self._stuck >= _DISORDER:
+                seam = stamp != self._last_stamp
+                time_s = max(self.next_s, self._last_s + pause_s)
                 self._anchor(stamp, time_s)
             elif step_s <= 0:
                 time_s = self._last_s + _NUDGE * self._usual_s
         self._last_s = time_s
+        self._last_stamp = self._last_stamp if stamp is None else stamp
         self._duration_s = self._seconds(duration)
         return time_s, seam
 
@@ -90,13 +101,10 @@ class Clock:
         self._first, self._first_s = stamp, time_s
         self.offsets.append(time_s - self._seconds(stamp))
 
-    def _leaps(self, step_s: float, *, key: bool) -> bool:
-        expected_s = max(self._duration_s, self._usual_s)
-        if step_s > _LONGEST_S and step_s > 10 * self._usual_s:
+    def _leaps(self, step_s: float) -> bool:
+        if self._joins and step_s - max(self._duration_s, self._usual_s) > LEAP_S:
             return True
-        # others may hold a frame for long, as recordings of screens do; but a joined part begins
-        # with a keyframe, at a time that nothing announced
-        return (self._joins or key) and step_s - expected_s > LEAP_S
+        return step_s > _LONGEST_S and step_s > 10 * self._usual_s
 
 
 class DecodingOrder:

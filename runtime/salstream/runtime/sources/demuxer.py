@@ -7,6 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +18,7 @@ import av.error
 import av.format
 
 from salstream.runtime.errors import SalstreamError, UnusableSource
-from salstream.runtime.sources.clock import DecodingOrder, in_decoding_order, rate_of
+from salstream.runtime.sources.clock import LEAP_S, DecodingOrder, in_decoding_order, rate_of
 from salstream.runtime.sources.containers import (
     ends_with_whole_tag,
     hint_for,
@@ -47,6 +48,8 @@ _INDEXED: Final = ("mov,mp4,m4a,3gp,3g2,mj2", "avi")
 # Containers that have times of decoding only: ffmpeg makes others up.
 _DECODING_TIMES: Final = ("avi", "asf")
 # Transports that may heal from damage inside a packet; elsewhere it means that the file ends there.
+# A step back by more is no order of pictures.
+_BACK_S: Final = 1.0
 _HEAL: Final = ("mpegts", "hls")
 _FRAMES_ONLY: Final = "yuv4mpegpipe"  # has nothing behind its last frame
 _NUT_HEADER: Final = b"multimedia container"
@@ -73,6 +76,7 @@ class Demuxer:
     Attributes:
         film: The stream that is decoded.
         container: As given.
+        time_base: Seconds per tick of its timestamps.
         bare: Whether the container has no timestamps: what ffmpeg says of them is made up.
         joins: Whether the container may begin its timestamps anew.
         damaged: Packets that ended too early.
@@ -114,6 +118,8 @@ class Demuxer:
         self._format = container.format.name
         self._position = 0  # of the newest packet, in bytes
         self._behind = 0  # where it ends
+        self._stamps: dict[int, int] = {}  # of the newest packets, by the stream's index
+        self._at_seam = False
         self._end_s = 0.0
         self._counts: Counter[int] = Counter()  # packets by the stream's index
         films = films_in(container, name)
@@ -128,6 +134,7 @@ class Demuxer:
         self.film = self._choose(films)
         self._films, self._wanted = [self.film], {self.film.index}
         self._ahead = [packet for packet in ahead if packet.stream_index == self.film.index]
+        self.time_base = self.film.time_base or Fraction(1, av.time_base)
         self._index_at_open = index_sizes[self.film.index]
 
     def packets(self) -> Iterator[av.Packet[Any]]:
@@ -182,7 +189,7 @@ class Demuxer:
             frames: How many were decoded.
             fps: Frames per second; None: unknown.
         """
-        declared = "" if self._live else self._declared(frames, fps)
+        declared = "" if self._live or self._at_seam else self._declared(frames, fps)
         if declared and not frames and not self._rewinds:
             raise SalstreamError(
                 f"{self._name} cannot be rewound, and this video has its index at its end: open it "
@@ -268,6 +275,9 @@ class Demuxer:
                     # a picture that comes now came long ago: ffmpeg's wait for more is over
                     self.broken = f"nothing for {self._timeout_s:g} s"
                     return
+                if self._begins_part(packet):
+                    self._at_seam = True
+                    return
                 if packet.stream_index not in self._wanted:
                     continue  # and go on waiting: sound is no sign of life
                 if self._is_whole(packet):
@@ -282,6 +292,20 @@ class Demuxer:
                 self.broken = f"nothing for {self._timeout_s:g} s"
             else:
                 self.broken = text_of(error)
+
+    def _begins_part(self, packet: av.Packet[Any]) -> bool:
+        """Whether ffmpeg has read across a seam, which it does once in Matroska."""
+        if self._format != "matroska,webm" or self._path is None or packet.pts is None:
+            return False
+        before = self._stamps.get(packet.stream_index)
+        self._stamps[packet.stream_index] = packet.pts
+        if before is None or packet.pos is None:
+            return False
+        step_s = float((packet.pts - before) * packet.time_base)
+        if -_BACK_S < step_s < LEAP_S:
+            return False
+        part = self.next_part()
+        return part is not None and part <= self._begin + packet.pos
 
     def _is_whole(self, packet: av.Packet[Any]) -> bool:
         """Whether a packet is to be decoded; it is counted, and what is wrong with it noted."""

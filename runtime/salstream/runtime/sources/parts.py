@@ -56,7 +56,7 @@ def next_program(path: Path, film: int, after: int) -> int | None:
     if size - begin <= _LONG_REST * size:
         return None
     try:
-        with av.open(FilePart(path, begin), metadata_errors="replace") as rest:
+        with FilePart(path, begin) as file, av.open(file, metadata_errors="replace") as rest:
             others = [stream.id for stream in rest.streams.video]
     except (av.FFmpegError, OSError, ValueError):
         return None

@@ -12,6 +12,8 @@ from av.stream import Disposition
 from salstream.runtime.errors import UnusableSource
 
 _STILLS: Final = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+# A stream with fewer than this share of another's pictures holds stills.
+_STILL: Final = 0.1
 # What ffmpeg's program adds to the number of pixels of a stream that is marked as default.
 _DEFAULT_BONUS: Final = 5_000_000
 
@@ -50,11 +52,15 @@ def film_among(films: Sequence[av.VideoStream], packet_counts: Mapping[int, int]
         films: At least one.
         packet_counts: Packets seen of each so far, by the stream's index.
     """
+    # not the header's counts, which may be those of the longest stream
+    counts = {
+        film.index: max(len(film.index_entries), packet_counts.get(film.index, 0)) for film in films
+    }
+    most = max(counts.values())
 
     def rank(stream: av.VideoStream) -> tuple[bool, int, int]:
         context = stream.codec_context
-        # not the header's count, which may be that of the longest stream
-        moves = max(len(stream.index_entries), packet_counts.get(stream.index, 0)) > 1
+        moves = counts[stream.index] > max(1, _STILL * most)
         default = _DEFAULT_BONUS if stream.disposition & Disposition.default else 0
         pixels = 0 if context is None else context.width * context.height
         return moves, pixels + default, -stream.index

@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import av
 import av.container
@@ -26,9 +24,10 @@ from salstream.runtime.sources.failures import failure
 from salstream.runtime.sources.mjpeg import Answer, Pictures, request
 from salstream.runtime.sources.parts import FilePart
 
+Location = str | BinaryIO | FilePart | Answer | Pictures  # what PyAV opens
+
 logger = logging.getLogger("salstream")
 
-_ODD_FPS: Final = 25.0  # where nothing is known, as ffmpeg has it
 _IN_PIECES: Final = ("hls", "dash")
 _WAIT_S: Final = 0.003  # what is there already is read faster
 _LOOK_S: Final = 0.1  # how soon the end of a wait is noticed
@@ -62,10 +61,6 @@ def open_file(path: Path, fps: float | None = None) -> Video:
                 raise SalstreamError(f"{path} is empty: expected a video")
     # the prefix keeps ffmpeg from reading a protocol or a pattern into the name
     return _open(f"file:{path}", str(path), rewinds=path.is_file(), path=path, fps=fps)
-
-
-def _open_part(path: Path, begin: int, fps: float | None) -> Video:
-    return _open(FilePart(path, begin), str(path), path=path, begin=begin, fps=fps)
 
 
 def open_stream(stream: BinaryIO, name: str, fps: float | None = None) -> Video:
@@ -118,7 +113,7 @@ def open_url(url: str, timeout_s: float, fps: float | None = None) -> Video:
 
 
 def _open(
-    location: str | BinaryIO | Answer | Pictures,
+    location: Location,
     name: str,
     *,
     form: str | None = None,
@@ -126,15 +121,40 @@ def _open(
     timeout_s: float = 0,
     rewinds: bool = True,
     path: Path | None = None,
-    begin: int = 0,
     fps: float | None = None,
 ) -> Video:
+    container = _open_container(
+        location, name, form=form, scheme=scheme, timeout_s=timeout_s, path=path
+    )
+    try:
+        return Video(
+            container,
+            name,
+            scheme=scheme,
+            timeout_s=timeout_s,
+            rewinds=rewinds,
+            path=path,
+            fps=fps,
+        )
+    except BaseException:
+        container.close()
+        raise
+
+
+def _open_container(
+    location: Location,
+    name: str,
+    *,
+    form: str | None = None,
+    scheme: str | None = None,
+    timeout_s: float = 0,
+    path: Path | None = None,
+) -> av.container.InputContainer:
     # ffmpeg decodes a picture to learn about a stream; other options go to protocol and container
     options = {"max_pixels": str(MAX_PIXELS), **_URL_OPTIONS.get(scheme or "", {})}
     asked_s = time.monotonic()
-    refused: SalstreamError | None = None
     try:
-        container = av.open(
+        return av.open(
             location,
             "r",
             format=form,
@@ -144,23 +164,22 @@ def _open(
         )
     except (av.FFmpegError, OSError, ValueError) as error:
         refused = failure(error, name, scheme, timeout_s, asked_s, path)
-    if refused is not None:
-        # not inside the block, where the error and its address would be this one's context
-        raise refused
-    try:
-        return Video(
-            container,
-            name,
-            scheme=scheme,
-            timeout_s=timeout_s,
-            rewinds=rewinds,
-            path=path,
-            begin=begin,
-            fps=fps,
-        )
-    except BaseException:
-        container.close()
-        raise
+    # not inside the block, where the error and its address would be this one's context
+    raise refused
+
+
+class Part(NamedTuple):
+    """One of the containers that a file consists of.
+
+    Attributes:
+        begin: Where it begins, in bytes.
+        offset: The place of its first offset in ``Video.offsets``.
+        begin_s: Time of its first frame.
+    """
+
+    begin: int
+    offset: int
+    begin_s: float
 
 
 class Video(Reader):
@@ -173,13 +192,14 @@ class Video(Reader):
         timeout_s: Longest silence of a network source.
         rewinds: Whether the container can be read again from its beginning.
         path: Of a plain file.
-        begin: Where in that file the container begins, in bytes.
         fps: Frames per second, whatever the container says; None: as it says, unless its
             timestamps contradict it.
 
     Attributes:
         dropped: Packets of a live source that were left out because decoding could not keep up.
         path: Of a plain file; None: it is none.
+        parts: What the file is read as: one container, or several where files were put end to end
+            that FFmpeg reads one by one. The list grows while the file is read.
         rate_given: Whether ``fps`` is the caller's.
     """
 
@@ -192,7 +212,6 @@ class Video(Reader):
         timeout_s: float,
         rewinds: bool,
         path: Path | None = None,
-        begin: int = 0,
         fps: float | None = None,
     ) -> None:
         live = scheme is not None and not (scheme in ("http", "https") and container.duration)
@@ -201,26 +220,17 @@ class Video(Reader):
         self.path = path
         self.rate_given = fps is not None
         self._timeout_s = timeout_s
-        self._demuxer = demuxer = Demuxer(
-            container,
-            self.name,
-            live=live,
-            timeout_s=timeout_s,
-            rewinds=rewinds,
-            path=path,
-            begin=begin,
-        )
-        self._decoder = demuxer.film.codec_context
+        self._rewinds = rewinds
         self._undecodable = 0  # packets, or pictures that cannot be converted
-        self._convert = Converter(demuxer.film, self.name)
+        demuxer = self._use(container, 0)
         # without timestamps of its own, ffmpeg would invent 25 frames per second
         self._arrival_clock = live and demuxer.bare
         self._evenly = not live and (demuxer.bare or fps is not None)
         self.fps = fps or (None if self._arrival_clock else demuxer.rate())
         self.frame_count = demuxer.frame_count()
-        self._order = demuxer.order()
-        time_base = demuxer.film.time_base or Fraction(1, av.time_base)
-        self._clock = Clock(time_base, self.fps, joins=demuxer.joins)
+        self._clock = Clock(demuxer.time_base, self.fps, joins=demuxer.joins)
+        self.parts = [Part(0, 0, 0.0)]
+        self._part_file: FilePart | None = None
         self._arrivals: dict[int, float] = {}  # of packets, by the time that their picture shows
         self._last_arrived_s = 0.0  # of the frame before
         self._began_s = 0.0  # when the first frame came, where times are those of arrival
@@ -232,6 +242,22 @@ class Video(Reader):
         if live and not pieces:
             self._backlog = StamplessBacklog() if self._arrival_clock else Backlog()
 
+    def _use(self, container: av.container.InputContainer, begin: int) -> Demuxer:
+        """Read a container that begins at a byte of the file from now on."""
+        self._demuxer = demuxer = Demuxer(
+            container,
+            self.name,
+            live=self.live,
+            timeout_s=self._timeout_s,
+            rewinds=self._rewinds,
+            path=self.path,
+            begin=begin,
+        )
+        self._decoder = demuxer.film.codec_context
+        self._convert = Converter(demuxer.film, self.name)
+        self._order = demuxer.order()
+        return demuxer
+
     @property
     def damaged(self) -> int:
         """Packets that were left out because they could not be decoded."""
@@ -239,53 +265,67 @@ class Video(Reader):
 
     @property
     def offsets(self) -> list[float]:
-        """Seconds to be added to the file's own timestamps, for each part of a joined file.
+        """Seconds to be added to the file's own timestamps to give times of frames.
 
-        They give times of frames. The list grows while the file is read; it stays empty where
-        times do not follow timestamps.
+        One for the beginning, and one more after each seam; the list grows while the file is
+        read. It stays empty where times do not follow timestamps.
         """
         return self._clock.offsets
 
     def _read(self) -> Iterator[Frame]:
-        index, time_s = 0, None
+        index: int | None = 0
         try:
-            for picture in self._pictures():
-                # encoders that look ahead send pictures in another order
-                arrived_s = self._arrivals.pop(picture.pts or 0, self._demuxer.arrived_s)
-                time_s = self._time(picture, index, arrived_s)
-                try:
-                    image, pixel_aspect = self._convert(picture)
-                except av.FFmpegError:
-                    self._undecodable += 1
-                    continue
-                if self._pace is not None and time_s is not None:
-                    arrived_s = self._wait_for_turn(self._pace, time_s)
-                yield Frame(index, time_s, image, self._cut, arrived_s, pixel_aspect)
-                self._cut = False
-                index += 1
-            begin = self._demuxer.next_part()
-            if begin is None or not self._demuxer.broken:  # a seam may look like damage
-                self._check_end(index)
-            if begin is not None:
-                yield from self._read_on(begin, index, time_s)
+            while index is not None:
+                first = index
+                for frame in self._read_part(first):
+                    yield frame
+                    index = frame.index + 1
+                index = index if self._go_on(index - first) else None
         finally:
             if self.damaged:
                 logger.warning("%s: damaged packets left out: %d", self.name, self.damaged)
 
-    def _read_on(self, begin: int, count: int, last_s: float | None) -> Iterator[Frame]:
-        """Read what follows such a seam, as a part that goes on at the stream's own pace."""
-        assert self.path is not None
-        follows_s = (last_s or 0.0) + 1 / (self.fps or _ODD_FPS)
-        given = self.fps if self.rate_given else None
-        with _open_part(self.path, begin, given) as part:
-            for frame in part:
-                yield replace(
-                    frame,
-                    index=count + frame.index,
-                    time=None if frame.time is None else follows_s + frame.time,
-                    cut=frame.cut or frame.index == 0,
-                )
-            self._undecodable += part.damaged
+    def _read_part(self, index: int) -> Iterator[Frame]:
+        """Yield the frames of the container that is open, the first one with this index."""
+        for picture in self._pictures():
+            # encoders that look ahead send pictures in another order
+            arrived_s = self._arrivals.pop(picture.pts or 0, self._demuxer.arrived_s)
+            time_s = self._time(picture, index, arrived_s)
+            try:
+                image, pixel_aspect = self._convert(picture)
+            except av.FFmpegError:
+                self._undecodable += 1
+                continue
+            if self._pace is not None and time_s is not None:
+                arrived_s = self._wait_for_turn(self._pace, time_s)
+            yield Frame(index, time_s, image, self._cut, arrived_s, pixel_aspect)
+            self._cut = False
+            index += 1
+
+    def _go_on(self, frames: int) -> bool:
+        """Open what follows behind a seam that ffmpeg does not read across; False: nothing does.
+
+        Args:
+            frames: How many the container had that has come to its end.
+        """
+        begin = self._demuxer.next_part()
+        if begin is None or not self._demuxer.broken:  # a seam may look like damage
+            self._check_end(frames)
+        if begin is None or self.path is None:
+            return False
+        file = FilePart(self.path, begin)
+        try:
+            container = _open_container(file, self.name, path=self.path)
+        except BaseException:
+            file.close()
+            raise
+        self._release()
+        self._part_file = file
+        self._undecodable += self._demuxer.damaged
+        self._clock.begin_part(self._use(container, begin).time_base)
+        self.parts.append(Part(begin, len(self.offsets), self._clock.next_s))
+        self._cut = True
+        return True
 
     def _wait_for_turn(self, pace: Pace, time_s: float) -> float:
         """Wait until a frame is due, and return when that is."""
@@ -309,6 +349,8 @@ class Video(Reader):
 
     def _release(self) -> None:
         self._demuxer.container.close()
+        if self._part_file is not None:
+            self._part_file.close()
 
     def _pictures(self) -> Iterator[av.VideoFrame]:
         seen = time.monotonic()
@@ -378,8 +420,6 @@ class Video(Reader):
         # past a seam a live stream goes on by this machine's clock
         pause_s = arrived_s - self._last_arrived_s if self.live else 0.0
         self._last_arrived_s = arrived_s
-        time_s, seam = self._clock.add(
-            stamp, picture.duration, key=picture.key_frame, pause_s=pause_s
-        )
+        time_s, seam = self._clock.add(stamp, picture.duration, pause_s=pause_s)
         self._cut = self._cut or seam
         return time_s
