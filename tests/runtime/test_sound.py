@@ -317,3 +317,51 @@ def test_sound_on_the_command_line(
             assert [stream.type for stream in container.streams] == streams
         if "audio" in streams:
             assert clicks(out) == pytest.approx([1.0], abs=0.004)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("container", ["mp4", "mov", "mkv", "ts", "flv", "avi"])
+def test_joined_files_keep_their_sound_with_their_pictures(tmp_path: Path, container: str) -> None:
+    part = tmp_path / f"talk.{container}"
+    codec = "mp3" if container == "avi" else "aac"
+    with av.open(part, "w") as made:
+        pictures = made.add_stream("libx264", rate=30)
+        sound = made.add_stream(codec, rate=44100)
+        assert isinstance(pictures, av.VideoStream)
+        assert isinstance(sound, av.AudioStream)
+        pictures.width, pictures.height, pictures.pix_fmt = 128, 96, "yuv420p"
+        sound.layout = "mono"
+        for number in range(60):
+            image = np.full((96, 128, 3), 4 * number, np.uint8)
+            made.mux(pictures.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        for number in range(86):
+            wave = np.sin(np.arange(number * 1024, number * 1024 + 1024) / 16)[None]
+            form = "fltp"
+            samples = av.AudioFrame.from_ndarray(wave.astype("f4"), form, "mono")
+            samples.sample_rate, samples.pts = 44100, 1024 * number
+            made.mux(sound.encode(samples))
+        for stream in (pictures, sound):
+            made.mux(stream.encode(None))
+    joined = tmp_path / f"joined.{container}"
+    joined.write_bytes(part.read_bytes() * 3)
+    out = tmp_path / "out.mp4"
+    done = subprocess.run(
+        [Path(sys.executable).parent / "salstream", "run", joined, "--save", out],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "sound" not in done.stderr
+    assert end_of(out, "video") == pytest.approx(6.0, abs=0.05)
+    assert end_of(out, "audio") == pytest.approx(6.0, abs=0.15)
+
+
+def end_of(path: Path, kind: str) -> float:
+    """Return when the last packet of a track ends, in seconds."""
+    with av.open(path) as container:
+        (stream,) = (stream for stream in container.streams if stream.type == kind)
+        return max(
+            float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            for packet in container.demux(stream)
+            if packet.pts is not None
+        )

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
     _Packet = av.Packet[Any]
 
+from salstream.runtime.sources.clock import LEAP_S
+from salstream.runtime.sources.failures import text_of
+from salstream.runtime.sources.parts import FilePart, Part
+
 logger = logging.getLogger("salstream")
 
-_LEAP_S: Final = 10.0  # a step ahead by more is where files were joined
 _DRIFT_S: Final = 0.1  # what decoded sound may be off its timestamps
 _EARLY_S: Final = 0.1  # decoders want to hear a little of what comes before
 _NOTHING: Final = -(1 << 62)
@@ -34,7 +37,7 @@ class Sound:
 
     Args:
         source: Of the frames. Only a plain file has sound: a source with ``path``, and with
-            ``offsets`` that say where frames lie on the file's own clock, as
+            ``offsets`` and ``parts`` that say where frames lie on the file's own clock, as
             :class:`~salstream.runtime.sources.video.Video` has them.
 
     Attributes:
@@ -45,14 +48,26 @@ class Sound:
     def __init__(self, source: object) -> None:
         self._source = source
         self._container: InputContainer | None = None
+        self._file: FilePart | None = None
         self._packets: Iterator[_Packet] = iter(())
         self._to_raw: BitStreamFilterContext | None = None
         self._next: _Packet | None = None
-        self._part = 0
+        self._part = 0  # of the file's parts
+        self._offset = 0  # of the offsets, one or more for each part
         self._last_s: float | None = None  # in the file's timestamps
         self._spacing_s = 0.0
         self.stream: av.AudioStream | None = None
         self.extradata: bytes | None = None
+
+    @property
+    def _parts(self) -> Sequence[Part]:
+        parts: Sequence[Part] = getattr(self._source, "parts", ())
+        return parts or (Part(0, 0, 0.0),)
+
+    @property
+    def _offsets(self) -> Sequence[float]:
+        offsets: Sequence[float] = getattr(self._source, "offsets", ())
+        return offsets
 
     def open(self) -> bool:
         """Open the file, once frames have come; return whether there is sound.
@@ -62,32 +77,13 @@ class Sound:
         path: Path | None = getattr(self._source, "path", None)
         if self._container is not None or path is None:
             return self.stream is not None
-        offsets: Sequence[float] = getattr(self._source, "offsets", ())
-        try:
-            # the prefix keeps ffmpeg from reading a protocol or a pattern into the name
-            self._container = av.open(f"file:{path}", metadata_errors="replace")
-            film = self._container.streams.best("video")
-            stream = self._container.streams.best("audio", related=film)
-            if not isinstance(stream, av.AudioStream):
-                return False
-            if not offsets:
-                logger.warning(
-                    "%s: the sound is left out, for it would not fit the times that --fps gives",
-                    path,
-                )
-                return False
-            for other in self._container.streams:
-                if other.index != stream.index:
-                    other.discard = Discard.all
-            context = stream.codec_context
-            if context.name.startswith("aac") and not context.extradata:
-                self._to_raw = BitStreamFilterContext("aac_adtstoasc", stream)
-            self._packets = self._read(stream)
-            self._next = next(self._packets, None)
-            if self._next is not None:
-                self.stream = stream
-        except (av.FFmpegError, OSError, ValueError) as error:
-            self._lose(error)
+        stream = self._open_part(path)
+        if stream is not None and not self._offsets:
+            logger.warning("%s: the sound is left out, because --fps changes the times", path)
+            self.close()
+            return False
+        self._begin(stream)
+        self.stream = stream if self._next is not None else None
         return self.stream is not None
 
     @property
@@ -97,7 +93,11 @@ class Sound:
 
     def until(self, time_s: float) -> Iterator[tuple[_Packet, float]]:
         """Yield the packets that begin before a frame's time, and their times in seconds."""
-        while self._next is not None:
+        while self.stream is not None:
+            if self._next is None or self._is_beyond_part(self._next):
+                if not self._enter_next_part():
+                    return
+                continue
             at_s = self._time_of(self._next, time_s)
             if at_s is None or at_s >= time_s:
                 return
@@ -107,26 +107,100 @@ class Sound:
     def close(self) -> None:
         """Let go of the file; may be called again."""
         self._next, self._packets, self.stream = None, iter(()), None
+        self._close_part()
+
+    def _open_part(self, path: Path) -> av.AudioStream | None:
+        """Open a part of the file and return its sound track; None: it has none."""
+        begin = self._parts[self._part].begin
+        try:
+            if begin:
+                self._file = FilePart(path, begin)
+            # the prefix keeps ffmpeg from reading a protocol or a pattern into the name
+            location = self._file or f"file:{path}"
+            self._container = opened = av.open(location, "r", metadata_errors="replace")
+            stream = opened.streams.best("audio", related=opened.streams.best("video"))
+        except (av.FFmpegError, OSError, ValueError) as error:
+            self._lose(error)
+            return None
+        return stream if isinstance(stream, av.AudioStream) else None
+
+    def _begin(self, stream: av.AudioStream | None) -> None:
+        """Read from a sound track of the part that is open."""
+        self._next, self._packets, self._to_raw, self._last_s = None, iter(()), None, None
+        if stream is None or self._container is None:
+            return
+        for other in self._container.streams:
+            if other.index != stream.index:
+                other.discard = Discard.all
+        context = stream.codec_context
+        try:
+            if context.name.startswith("aac") and not context.extradata:
+                self._to_raw = BitStreamFilterContext("aac_adtstoasc", stream)
+            self._packets = self._read(stream)
+            self._next = next(self._packets, None)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            self._lose(error)
+
+    def _close_part(self) -> None:
         if self._container is not None:
             self._container.close()
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+    def _is_beyond_part(self, packet: _Packet) -> bool:
+        """Whether a packet belongs to what the pictures have left behind, or to what follows."""
+        if self._part + 1 >= len(self._parts):
+            return False
+        here, after = self._parts[self._part : self._part + 2]
+        if packet.pos is not None and here.begin + packet.pos >= after.begin:
+            return True  # ffmpeg has read across the seam
+        stamp_s = float((packet.pts or 0) * packet.time_base)
+        return stamp_s + self._offsets[self._offset] >= after.begin_s
+
+    def _enter_next_part(self) -> bool:
+        """Go on with the sound of the next part; False: the pictures have not come to one."""
+        if self._part + 1 >= len(self._parts) or self.stream is None:
+            return False
+        before = self.stream.codec_context
+        kind = before.name, before.sample_rate, before.layout.nb_channels
+        self._part += 1
+        self._offset = self._parts[self._part].offset
+        self._close_part()
+        stream = self._open_part(getattr(self._source, "path"))  # noqa: B009 - see the class
+        if stream is not None:
+            context = stream.codec_context
+            if (context.name, context.sample_rate, context.layout.nb_channels) == kind:
+                self.stream = stream
+            else:
+                logger.warning(
+                    "%s: the sound of part %d is of another kind than that before, and left out",
+                    *(getattr(self._source, "path", None), self._part + 1),
+                )
+                stream = None
+        self._begin(stream)
+        return True
 
     def _time_of(self, packet: _Packet, now_s: float) -> float | None:
         """Return when a packet is heard; None: not known before the pictures have come further."""
-        offsets: Sequence[float] = getattr(self._source, "offsets", ())
+        if self._offset >= len(self._offsets):
+            return None
         stamp_s = float(packet.pts * packet.time_base) if packet.pts is not None else None
         if stamp_s is None:
             stamp_s = 0.0 if self._last_s is None else self._last_s + self._spacing_s
         if self._last_s is not None:
             step_s = stamp_s - self._last_s
-            if not -self._spacing_s <= step_s <= _LEAP_S:
-                if self._part + 1 < len(offsets):
-                    self._part += 1
-                elif now_s < max(stamp_s, self._last_s) + offsets[self._part] + _LEAP_S:
+            if not -self._spacing_s <= step_s <= LEAP_S:
+                behind = self._parts[self._part + 1 :]
+                last = behind[0].offset if behind else len(self._offsets)
+                if self._offset + 1 < last:
+                    self._offset += 1
+                elif now_s < max(stamp_s, self._last_s) + self._offsets[self._offset] + LEAP_S:
                     return None
                 # else the pictures went on: it is the sound that has a gap, or is in disorder
         self._last_s = stamp_s
         self._spacing_s = float((packet.duration or 0) * packet.time_base)
-        return stamp_s + offsets[self._part]
+        return stamp_s + self._offsets[self._offset]
 
     def _read(self, stream: av.AudioStream) -> Iterator[_Packet]:
         assert self._container is not None
@@ -155,7 +229,7 @@ class Sound:
     def _lose(self, error: Exception) -> None:
         logger.warning(
             "%s: from here on there is no sound, which cannot be read: %s",
-            *(getattr(self._source, "path", None), _text(error)),
+            *(getattr(self._source, "path", None), text_of(error)),
         )
 
 
@@ -227,15 +301,17 @@ class SoundTrack:
             self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
-        logger.warning("from here on there is no sound, which cannot be kept: %s", _text(error))
+        logger.warning("from here on there is no sound, which cannot be kept: %s", text_of(error))
         self._sound = None
 
     def _encode(self, packet: _Packet, at_s: float) -> None:
+        assert self._sound is not None
+        assert self._sound.stream is not None
         try:
-            frames = self._source.codec_context.decode(packet)
+            frames = self._sound.stream.codec_context.decode(packet)
         except av.FFmpegError as error:
             if not self._damaged:
-                logger.warning("damaged sound is left out: %s", _text(error))
+                logger.warning("damaged sound is left out: %s", text_of(error))
             self._damaged = True
             return
         for frame in frames:
@@ -293,7 +369,3 @@ def _add_copy(container: OutputContainer, sound: Sound) -> av.AudioStream:
     if sound.extradata is not None:
         stream.codec_context.extradata = sound.extradata
     return stream
-
-
-def _text(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or type(error).__name__).lower()

@@ -21,6 +21,7 @@ from salstream.runtime.live.camera import Camera, State
 from salstream.runtime.sources import Frame, PicturesAs, Reader, Source, open_source
 from salstream.runtime.sources.address import has_scheme
 from salstream.runtime.sources.open import is_camera, is_pipeline
+from salstream.runtime.sources.parts import Part
 
 CameraSource = (
     str | Path | int | Callable[[], Source] | Sequence[str | Path] | Iterable[NDArray[np.uint8]]
@@ -119,6 +120,7 @@ class ReconnectingSource(Reader):
         )
         self.path: Path | None = None  # of a plain file, and where its frames lie in it
         self.offsets: Sequence[float] = ()
+        self.parts: Sequence[Part] = ()
         self._opened: Source | None = None
         self.pictures: PicturesAs | None = None
         self.left_out = 0
@@ -160,6 +162,7 @@ class ReconnectingSource(Reader):
             self.live, self.fps, self.frame_count = opened.live, opened.fps, opened.frame_count
             self.path = getattr(opened, "path", None)
             self.offsets = getattr(opened, "offsets", ())
+            self.parts = getattr(opened, "parts", ())
             self.pictures = getattr(opened, "pictures", None)
             self.left_out = getattr(opened, "left_out", 0)
             try:

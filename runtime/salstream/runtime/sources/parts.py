@@ -6,7 +6,7 @@ import io
 import mmap
 import re
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import av
 
@@ -26,6 +26,20 @@ _TS_PACKET: Final = 188  # bytes
 # A transport stream that goes on for longer than this share behind its last picture has changed its
 # streams, or has only sound left.
 _LONG_REST: Final = 0.02
+
+
+class Part(NamedTuple):
+    """One of the containers that a file consists of.
+
+    Attributes:
+        begin: Where it begins, in bytes.
+        offset: The place of its first offset in ``Video.offsets``.
+        begin_s: Time of its first frame.
+    """
+
+    begin: int
+    offset: int
+    begin_s: float
 
 
 def next_part(path: Path, container: str, after: int) -> int | None:

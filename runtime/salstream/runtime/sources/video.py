@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final
 
 import av
 import av.container
@@ -22,7 +22,7 @@ from salstream.runtime.sources.convert import Converter
 from salstream.runtime.sources.demuxer import MAX_PIXELS, Demuxer
 from salstream.runtime.sources.failures import failure
 from salstream.runtime.sources.mjpeg import Answer, Pictures, request
-from salstream.runtime.sources.parts import FilePart
+from salstream.runtime.sources.parts import FilePart, Part
 
 Location = str | BinaryIO | FilePart | Answer | Pictures  # what PyAV opens
 
@@ -166,20 +166,6 @@ def _open_container(
         refused = failure(error, name, scheme, timeout_s, asked_s, path)
     # not inside the block, where the error and its address would be this one's context
     raise refused
-
-
-class Part(NamedTuple):
-    """One of the containers that a file consists of.
-
-    Attributes:
-        begin: Where it begins, in bytes.
-        offset: The place of its first offset in ``Video.offsets``.
-        begin_s: Time of its first frame.
-    """
-
-    begin: int
-    offset: int
-    begin_s: float
 
 
 class Video(Reader):
