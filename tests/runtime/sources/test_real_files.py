@@ -162,7 +162,7 @@ def test_a_burst_is_a_film(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     path = real_file("bird_burst.heic")
     with av.open(path) as container:
         film = max(container.streams.video, key=lambda video: (video.frames, video.width))
-        last = [frame.to_ndarray(format="bgr24") for frame in container.decode(film)][-1]
+        last = np.array(list(container.decode(film))[-1].to_ndarray(format="bgr24"), np.uint8)
     frames = frames_of(path)
     assert len(frames) == 90
     assert frames[-1].time == pytest.approx(89 / 30)
