@@ -13,7 +13,7 @@ from PIL import Image
 
 from salstream.runtime.errors import SalstreamError
 from salstream.runtime.sources.base import Frame, Reader
-from salstream.runtime.sources.images import PILLOW_ERRORS, upright_bgr
+from salstream.runtime.sources.images import PILLOW_ERRORS, is_sequence, upright_bgr
 
 # Browsers show what wants to be faster than this for so long.
 _SHORTEST_S: Final = 0.010
@@ -68,6 +68,14 @@ def frames_in(data: bytes) -> int:
             and not (data[12:16] == b"VP8X" and int.from_bytes(data[20:21]) & 2)
         )
     )
+    if is_sequence(data):
+        import av
+
+        try:
+            with av.open(BytesIO(data)) as container:
+                return max((video.frames for video in container.streams.video), default=1)
+        except av.FFmpegError:
+            return 1
     if still or (data[4:8] == b"ftyp" and b"avis" not in data[8:64]):
         return 1
     try:

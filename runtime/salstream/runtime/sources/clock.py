@@ -19,6 +19,7 @@ _LONGEST_S: Final = 3600.0
 _DISORDER: Final = 3
 USUAL_S: Final = 1 / 25  # between frames of which nothing is known, as ffmpeg has it
 _NUDGE: Final = 0.1  # of the usual step, between frames whose timestamps do not increase
+_FEWEST_STEPS: Final = 4  # that can contradict a rate
 _TOLERANCE: Final = 0.25  # by which a declared rate may be off
 
 
@@ -153,7 +154,7 @@ def rate_of(declared: float | None, times_s: Sequence[float]) -> float | None:
         times_s: Of frames, in seconds, in any order.
     """
     steps = np.diff(np.unique(times_s))
-    if len(steps) == 0:
+    if len(steps) < (1 if declared is None else _FEWEST_STEPS):
         return declared
     usual_s = float(np.median(steps))
     steady = steps[steps <= usual_s + LEAP_S]  # pauses and seams say nothing about the rate

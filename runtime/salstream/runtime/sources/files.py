@@ -68,9 +68,10 @@ def _pictures(
 def _open_file(path: Path, fps: float | None, pictures: PicturesAs | None) -> Source:
     """Open a video, an animation or a picture, whatever its suffix says."""
     # a pipe or a link to nowhere is not looked into
-    if path.suffix.lower() in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES) or (
-        path.is_file() and is_picture(path)
-    ):
+    suffix = path.suffix.lower()
+    if suffix in UNREAD_SUFFIXES:
+        return Pictures(str(path), [path], fps, pictures)
+    if suffix in IMAGE_SUFFIXES or (path.is_file() and is_picture(path)):
         if path.is_file() and frames_in(data := path.read_bytes()) > 1:
             kind = format_of(data[:HEAD_BYTES])
             if kind in ("PNG", "WEBP"):

@@ -36,6 +36,7 @@ AVIF_REMEDY: Final = "AVIF needs a newer Pillow: pip install -U pillow, or conve
 
 _HEIF_BRANDS: Final = frozenset((b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2"))
 _AVIF_BRANDS: Final = frozenset((b"avif", b"avis"))
+_SEQUENCE_BRANDS: Final = frozenset((b"msf1", b"hevc", b"hevx"))
 _MAGIC: Final = {
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",
@@ -72,9 +73,14 @@ def format_of(head: bytes) -> str | None:
         if brands & _AVIF_BRANDS:
             return "AVIF"
         # a film of HEVC pictures names these brands too, but not first
-        if brands & _HEIF_BRANDS and head[8:12] not in (b"msf1", b"hevc", b"hevx"):
+        if brands & _HEIF_BRANDS and not is_sequence(head):
             return "HEIC"
     return None
+
+
+def is_sequence(head: bytes) -> bool:
+    """Whether a file is first of all a film of HEIF pictures, such as a phone's burst."""
+    return head[4:8] == b"ftyp" and head[8:12] in _SEQUENCE_BRANDS
 
 
 def why_unread(path: Path) -> str | None:
@@ -163,7 +169,7 @@ def decode_image(data: bytes, path: Path) -> NDArray[np.uint8]:
     if path.suffix.lower() in UNREAD_SUFFIXES:
         raise SalstreamError(f"{path} cannot be decoded: {why_unread(path)}")
     kind = format_of(data[:HEAD_BYTES])
-    if kind == "HEIC":
+    if kind == "HEIC" or is_sequence(data):
         image = _by_libheif(data, path)
     elif kind in ("AVIF", "GIF") or (kind is None and path.suffix.lower() in (".tga", ".qoi")):
         image = _by_pillow(data, path)
