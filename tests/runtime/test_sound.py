@@ -119,7 +119,7 @@ def packets_of(path: Path) -> list[bytes]:
         ("a.mkv", "libopus", ".mov"),
         ("a.mkv", "flac", ".mov"),
         ("a.ts", "ac3", ""),
-        ("a.mpg", "mp2", ""),
+        ("a.mpg", "mp2", ".mp4 .mov"),
         ("a.avi", "pcm_s16le", ""),
         ("a.mov", "alac", ""),
         ("a.mov", "pcm_mulaw", ".mp4 .mkv"),

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from functools import partial
@@ -108,6 +109,7 @@ def _main() -> None:
 
 def _run_app() -> None:
     load_commands()
+    warnings.filterwarnings("ignore", module="PIL")  # ours say it in one sentence
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     logging.getLogger("salstream").setLevel(logging.INFO)
     # looked for here, because what is wrong with a command line is said before it is read

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -72,10 +73,10 @@ class MapFolder:
         self._form = form
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / ".salstream"
-            probe.touch()
-            probe.unlink()
+            tempfile.TemporaryFile(dir=folder).close()  # whether it can be written to
             old = sum(path.suffix in (".png", ".npy") for path in folder.iterdir())
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UsageError(f"cannot write maps to {folder}: it is not a folder") from error
         except OSError as error:
             raise SalstreamError(f"cannot write maps to {folder}: {error.strerror}") from error
         if old:

@@ -27,6 +27,7 @@ logger = logging.getLogger("salstream")
 
 _DRIFT_S: Final = 0.1  # what decoded sound may be off its timestamps
 _EARLY_S: Final = 0.1  # decoders want to hear a little of what comes before
+_NOT_IN_MP4: Final = ("mp1", "mp2", "mp2float")  # muxers take it, browsers do not play it
 _NOTHING: Final = -(1 << 62)
 
 
@@ -351,6 +352,9 @@ class SoundTrack:
 def _takes(container: str, sound: Sound) -> bool:
     """Whether a container takes the sound as it is; nobody knows before it is tried."""
     assert sound.first is not None
+    assert sound.stream is not None
+    if container != "matroska" and sound.stream.codec_context.name in _NOT_IN_MP4:
+        return False
     packet = av.Packet(bytes(sound.first))
     packet.pts = packet.dts = 0
     options = {} if container == "matroska" else {"movflags": "delay_moov+empty_moov"}

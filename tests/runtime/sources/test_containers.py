@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import struct
+import subprocess
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +19,8 @@ from made import joined, video
 from salstream.runtime import SalstreamError
 from salstream.runtime.errors import UnusableSource
 from salstream.runtime.sources import Frame, open_source
+
+FFMPEG = shutil.which("ffmpeg")
 
 
 def read(path: Path | str) -> tuple[list[Frame], str]:
@@ -197,3 +201,38 @@ def test_a_file_url_is_a_path(tmp_path: Path, form: str) -> None:
     assert len(read(form.format(path))[0]) == 3
     escaped = str(path).replace(" ", "%20").replace("#", "%23").replace("?", "%3F")
     assert len(read(form.format(escaped))[0]) == 3
+
+
+@pytest.mark.parametrize("container", ["ts", "m2ts", "mkv", "webm"])
+@pytest.mark.parametrize("share", [0.55, 0.8, 0.95])
+def test_a_little_that_is_missing_is_noticed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, container: str, share: float
+) -> None:
+    codec = "libvpx" if container == "webm" else "libx264"
+    path = video(tmp_path / f"a.{container}", codec, 24)
+    assert read(path)[1] == ""
+    data = path.read_bytes()
+    cut = int(len(data) * share)
+    path.write_bytes(data[: cut + (cut % 188 == 0 or cut % 192 == 0)])
+    frames, said = read(path)
+    assert len(frames) < 24 or container == "m2ts"  # which ends with empty packets
+    assert "cut off" in (caplog.text if container in ("ts", "m2ts") else said)
+
+
+@pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg here (Debian: ffmpeg)")
+def test_ogg_is_whole_joined_and_cut_off(tmp_path: Path) -> None:
+    parts = []
+    for serial in (1000, 2000):
+        part = tmp_path / f"{serial}.ogv"
+        make = [str(FFMPEG), "-v", "error", "-f", "lavfi", "-i", "testsrc=s=128x96:r=10:d=2"]
+        make += ["-f", "lavfi", "-i", "sine=d=2", "-c:v", "libtheora", "-c:a", "libvorbis"]
+        subprocess.run([*make, "-serial_offset", str(serial), str(part)], check=True, timeout=60)
+        parts.append(part)
+    assert (len(read(parts[0])[0]), read(parts[0])[1]) == (20, "")
+    frames, said = read(joined(tmp_path / "all.ogv", parts))
+    assert said == ""
+    assert [frame.time for frame in frames] == pytest.approx([i / 10 for i in range(40)])
+    data = parts[0].read_bytes()
+    for share in (0.5, 0.85):
+        parts[0].write_bytes(data[: int(len(data) * share)])
+        assert "cut off" in read(parts[0])[1]

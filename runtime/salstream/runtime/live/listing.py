@@ -49,7 +49,7 @@ def read_cameras(sources: Sequence[str], listing: Path | None = None) -> dict[st
     if not entries:
         where = "" if listing is None else f" in {listing}"
         raise UsageError(
-            f"there is no camera{where}: give at least one source, such as rtsp://host/path"
+            f"there is no source{where}: give at least one, such as video.mp4 or rtsp://host/path"
         )
     if listing is None and (pictures := _pictures(sources)):
         return {"camera1": pictures}

@@ -19,6 +19,7 @@ _LONGEST_S: Final = 3600.0
 _DISORDER: Final = 3
 USUAL_S: Final = 1 / 25  # between frames of which nothing is known, as ffmpeg has it
 _NUDGE: Final = 0.1  # of the usual step, between frames whose timestamps do not increase
+_PAUSE_S: Final = 1.0
 _FEWEST_STEPS: Final = 4  # that can contradict a rate
 _TOLERANCE: Final = 0.25  # by which a declared rate may be off
 
@@ -157,7 +158,8 @@ def rate_of(declared: float | None, times_s: Sequence[float]) -> float | None:
     if len(steps) < (1 if declared is None else _FEWEST_STEPS):
         return declared
     usual_s = float(np.median(steps))
-    steady = steps[steps <= usual_s + LEAP_S]  # pauses and seams say nothing about the rate
+    # pauses and seams say nothing about the rate
+    steady = steps[steps <= max(_PAUSE_S, 10 * usual_s)]
     usual, mean = 1 / usual_s, len(steady) / float(steady.sum())
     if declared is not None and min(_error(usual, declared), _error(mean, declared)) <= _TOLERANCE:
         return declared

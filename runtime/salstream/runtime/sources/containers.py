@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -28,9 +28,9 @@ _HINTS: Final = {
         "pictures of this kind are not read: save it as PNG or JPEG first"
     ),
 }
-_GIF_END: Final = b"\x3b"
 _ASF_FILE_PROPERTIES: Final = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-_ASF_HEAD: Final = 1 << 16  # bytes in which they lie
+_HEAD: Final = 1 << 16  # bytes at the beginning that are looked at
+_TAIL: Final = 1 << 17  # and at the end: two pages of Ogg
 _PADDING: Final = 16  # bytes that some programs leave behind the end of a GIF
 
 
@@ -50,18 +50,71 @@ def missing_segments(playlist: Path) -> list[str]:
     return [name for name in names if ":" not in name and not (playlist.parent / name).exists()]
 
 
-def is_cut_off(path: Path, container: str) -> bool:
-    """Whether a file lacks the end that its format demands, where FFmpeg does not look for it."""
-    size = path.stat().st_size
+def is_cut_off(path: Path, container: str, begin: int = 0) -> bool:
+    """Whether a file lacks the end that its format demands, where FFmpeg does not look for it.
+
+    Args:
+        path: The file.
+        container: FFmpeg's name of its format.
+        begin: Where in the file the container begins, in bytes.
+    """
+    check = _END_CHECKS.get(container)
+    if check is None:
+        return False
     with path.open("rb") as file:
-        if container == "gif":
-            file.seek(-min(_PADDING, size), os.SEEK_END)
-            return _GIF_END not in file.read()
-        if container == "asf":
-            head = file.read(_ASF_HEAD)
-            at = head.find(_ASF_FILE_PROPERTIES)
-            return at >= 0 and size < int.from_bytes(head[at + 40 : at + 48], "little")
+        size = path.stat().st_size
+        file.seek(begin)
+        head = file.read(_HEAD)
+        file.seek(max(begin, size - _TAIL))
+        return check(head, file.read(), size - begin)
+
+
+def _gif_is_cut_off(head: bytes, tail: bytes, size: int) -> bool:
+    return b"\x3b" not in tail[-_PADDING:]
+
+
+def _asf_is_cut_off(head: bytes, tail: bytes, size: int) -> bool:
+    at = head.find(_ASF_FILE_PROPERTIES)
+    return at >= 0 and size < int.from_bytes(head[at + 40 : at + 48], "little")
+
+
+def _ts_is_cut_off(head: bytes, tail: bytes, size: int) -> bool:
+    """Whether it ends inside a packet: of 188 bytes, or with a time before or a sum behind it."""
+    for length, first in ((188, 0), (192, 4), (204, 0)):
+        marks = head[first : first + 5 * length : length]
+        if len(marks) == 5 and set(marks) == {0x47}:
+            return size % length > 0
     return False
+
+
+def _ogg_is_cut_off(head: bytes, tail: bytes, size: int) -> bool:
+    """Whether the last page is not whole, or not marked as the last one."""
+    at = tail.rfind(b"OggS")
+    if at < 0 or len(tail) < at + 27:
+        return True
+    lengths = tail[at + 27 : at + 27 + tail[at + 26]]
+    whole = len(lengths) == tail[at + 26] and len(tail) >= at + 27 + len(lengths) + sum(lengths)
+    return not (whole and tail[at + 5] & 4)
+
+
+def _matroska_is_cut_off(head: bytes, tail: bytes, size: int) -> bool:
+    """Whether the segment, which is nearly all of the file, is longer than the file."""
+    at = head.find(b"\x18\x53\x80\x67") + 4
+    if at < 4 or not head[at : at + 1] or not head[at]:
+        return False
+    width = 9 - head[at].bit_length()
+    most = (1 << 7 * width) - 1  # of so many bytes: a stream that does not know its length
+    length = int.from_bytes(head[at : at + width], "big") & most
+    return length != most and at + width + length > size
+
+
+_END_CHECKS: Final[Mapping[str, Callable[[bytes, bytes, int], bool]]] = {
+    "gif": _gif_is_cut_off,
+    "asf": _asf_is_cut_off,
+    "mpegts": _ts_is_cut_off,
+    "ogg": _ogg_is_cut_off,
+    "matroska,webm": _matroska_is_cut_off,
+}
 
 
 def ends_with_whole_tag(path: Path) -> bool:

@@ -209,9 +209,13 @@ class Demuxer:
             )
         if self._path is None:
             return
-        bytes_left = self._path.stat().st_size - self._begin - self._behind
-        if is_cut_off(self._path, self._format) or (self._format == _FRAMES_ONLY and bytes_left):
-            raise SalstreamError(f"{self._name} ended after {frames} frames: it is cut off")
+        more = self._path.stat().st_size > self._begin + self._behind
+        cut_off = self._format == _FRAMES_ONLY and more
+        if cut_off or is_cut_off(self._path, self._format, self._begin):
+            if self._format != "mpegts":
+                raise SalstreamError(f"{self._name} ended after {frames} frames: it is cut off")
+            # recordings are made to be ended anywhere
+            logger.warning("%s ends inside a packet: it is cut off", self._name)
         if self._format == "hls" and (missing := missing_segments(self._path)):
             raise SalstreamError(
                 f"{self._name} lacks {len(missing)} of its segments, so frames are missing: "

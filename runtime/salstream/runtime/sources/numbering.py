@@ -9,6 +9,8 @@ from math import gcd
 from pathlib import Path
 from typing import Final
 
+# Names that downloads, messengers and screenshots give to pictures that only came one by one.
+_COLLECTED: Final = re.compile(r"(?i)\([0-9]+\)$|-WA[0-9]+$|^screen ?shot")
 _HOLES: Final = 10  # pictures that are there, for each one that may be missing
 _FEWEST: Final = 4  # pictures that show a step of more than one
 
@@ -18,12 +20,15 @@ def are_numbered(paths: Sequence[Path]) -> bool:
 
     All lie in one folder and have one suffix, and their names differ in one number, which
     grows by an even step: by 1, or by more where there are at least four pictures. For each
-    ten pictures that are there, one may be missing.
+    ten pictures that are there, one may be missing. Names such as ``photo (2)``,
+    ``IMG-20240101-WA0002`` and ``Screenshot 2`` are none of a video.
 
     Args:
         paths: In the order in which they would be shown.
     """
     if len(paths) < 2 or len({(path.parent, path.suffix.lower()) for path in paths}) > 1:
+        return False
+    if _COLLECTED.search(paths[0].stem):
         return False
     # text and numbers alternate
     parts = [re.split(r"([0-9]+)", path.stem) for path in paths]

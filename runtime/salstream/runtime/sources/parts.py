@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 
 import av
 
-# How a file of these containers begins. FFmpeg reads on by itself in MPEG-TS, MPEG-PS and Ogg, and
-# once in Matroska.
+# How a file of these containers begins. FFmpeg reads on by itself in MPEG-TS and MPEG-PS, in
+# Ogg that has no sound, and once in Matroska.
 _BEGINNINGS: Final = {
     "matroska,webm": rb"\x1aE\xdf\xa3.{,64}?\x42\x82.(?:matroska|webm)",
     "mov,mp4,m4a,3gp,3g2,mj2": rb"\x00\x00\x00.ftyp[\x20-\x7e]{4}",
@@ -19,6 +19,7 @@ _BEGINNINGS: Final = {
     "asf": rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c",
     "flv": rb"FLV\x01[\x01\x04\x05]\x00\x00\x00\x09\x00\x00\x00\x00",
     "ivf": rb"DKIF\x00\x00\x20\x00",
+    "ogg": rb"OggS\x00\x02",
     "nut": rb"nut/multimedia container\x00",
     "yuv4mpegpipe": rb"YUV4MPEG2 W\d+ H\d+",
 }

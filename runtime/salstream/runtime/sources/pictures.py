@@ -67,6 +67,12 @@ class Pictures(Reader):
             # who gives a rate says that it is a video
             video = fps is not None or _are_frames(paths)
             pictures = "video" if video else "single"
+            if video and fps is None:
+                logger.info(
+                    "%s: pictures are read as the frames of a video, as their names are numbered; "
+                    "--pictures single reads each for itself",
+                    name,
+                )
         elif pictures == "single" and fps is not None:
             raise UsageError("fps is the rate of a video: leave it out, or read pictures as video")
         super().__init__(name, fps=fps, frame_count=len(paths))

@@ -13,7 +13,7 @@ import av
 import av.container
 import av.error
 
-from salstream.runtime.errors import SalstreamError, UsageError
+from salstream.runtime.errors import SalstreamError, UnusableSource, UsageError
 from salstream.runtime.sources.address import parse_url, redact
 from salstream.runtime.sources.backlog import Backlog, Pace, StamplessBacklog
 from salstream.runtime.sources.base import Frame, Reader, time_of
@@ -103,6 +103,11 @@ def open_url(url: str, timeout_s: float, fps: float | None = None) -> Video:
             raise refused
 
         answer = ask()
+        if answer is not None and answer.kind in ("text/html", "application/xhtml+xml"):
+            answer.close()
+            raise UnusableSource(
+                f"{address.shown} answers with a web page, not with a video: check the path"
+            )
         if answer is not None and answer.sends_pictures:
             return opened(Pictures(answer, ask, address.shown), form="mpjpeg")
         if answer is not None and answer.is_stream:  # a sender that may serve nobody twice
