@@ -21,9 +21,9 @@ from PIL import Image
 
 from salstream.runtime import SaliencyModel
 from salstream.runtime.preprocess import prepare
-from salstream.runtime.sources import open_source
+from salstream.runtime.sources import Frame, open_source
 
-Frame = NDArray[np.uint8]
+Picture = NDArray[np.uint8]
 
 
 def main() -> None:
@@ -36,19 +36,19 @@ def main() -> None:
     model = SaliencyModel.open("unisal-dhf1k")
     height, width = model.spec.size
 
-    def lanczos(image: Frame) -> Frame:
+    def lanczos(image: Picture) -> Picture:
         rgb = Image.fromarray(np.ascontiguousarray(image[..., ::-1]))
         return np.asarray(rgb.resize((width, height), Image.Resampling.LANCZOS))
 
-    def by_opencv(interpolation: int) -> Callable[[Frame], Frame]:
-        def resize(image: Frame) -> Frame:
+    def by_opencv(interpolation: int) -> Callable[[Picture], Picture]:
+        def resize(image: Picture) -> Picture:
             small = cv2.resize(image, (width, height), interpolation=interpolation)
             return np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2RGB), np.uint8)
 
         return resize
 
-    ways: dict[str, Callable[[Frame], Frame]] = {
-        "pyramid (ours)": lambda image: prepare(image, model.spec),
+    ways: dict[str, Callable[[Picture], Picture]] = {
+        "pyramid (ours)": lambda image: prepare(Frame(0, None, image), model.spec),
         "INTER_AREA": by_opencv(cv2.INTER_AREA),
         "INTER_LINEAR": by_opencv(cv2.INTER_LINEAR),
     }
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def _maps(
-    model: SaliencyModel, frames: list[Frame], way: Callable[[Frame], Frame]
+    model: SaliencyModel, frames: list[Picture], way: Callable[[Picture], Picture]
 ) -> tuple[list[NDArray[np.float32]], float]:
     """Return the maps of a stream, and the median milliseconds of resizing."""
     predictor = model.predictor()

@@ -43,7 +43,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     model = SaliencyModel.open(MODEL, backend="onnxruntime:cpu", threads=arguments.threads)
     with open_source(arguments.clip) as source:
-        frames = np.stack([prepare(frame.image, model.spec) for frame in source])
+        frames = np.stack([prepare(frame, model.spec) for frame in source])
     folder = tempfile.TemporaryDirectory()
     overlay = Path(folder.name) / "overlay.mp4"
     candidates: dict[str, Callable[[], float]] = {

@@ -14,7 +14,7 @@ SIZE = (32, 48)
 SENSITIVE = "middle"
 
 
-def small_graph(path: Path, window: int = 1) -> Path:
+def small_graph(path: Path, window: int = 1, fit: str = "stretch") -> Path:
     """Write it: three convolutions over the last of ``window`` frames of 32×48, no state.
 
     The layer ``middle`` reads one channel that is 300 times as large as the others and hardly
@@ -58,6 +58,7 @@ def small_graph(path: Path, window: int = 1) -> Path:
     spec = GraphSpec(
         model="small",
         domain="",
+        fit=fit,
         height=SIZE[0],
         width=SIZE[1],
         window=window,

@@ -22,16 +22,25 @@ def _u32(*values: int) -> bytes:
     return struct.pack(f">{len(values)}I", *values)
 
 
-def _key_frame(codec: str, image: NDArray[np.uint8], folder: Path) -> tuple[bytes, bytes]:
+def _key_frame(
+    codec: str, image: NDArray[np.uint8], folder: Path, signal: tuple[int, int] | None
+) -> tuple[bytes, bytes]:
     """Return a picture's bytes and the box that a decoder needs beside them."""
     path = folder / "tile.mp4"
-    options = {"x265-params": "log-level=none"} if codec == "libx265" else {"preset": "8"}
+    options = {"x265-params": "log-level=none:bframes=0"} if codec == "libx265" else {"preset": "8"}
     with av.open(path, "w") as container:
         stream = container.add_stream(codec, rate=1, options=options)
         assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = image.shape[:2]
-        stream.pix_fmt = "yuv420p"
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        stream.pix_fmt = "yuv420p10le" if signal else "yuv420p"
+        frame = av.VideoFrame.from_ndarray(image, format="bgr24")
+        if signal:
+            frame = frame.reformat(format="yuv420p10le", dst_colorspace=9, dst_color_range=1)
+            for holder in (stream.codec_context, frame):
+                holder.color_trc, holder.color_primaries = signal
+                holder.colorspace, holder.color_range = 9, 1
+        frame.pts = 0
+        container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     with av.open(path) as container:
         tile = bytes(next(container.demux(video=0)))
@@ -41,7 +50,13 @@ def _key_frame(codec: str, image: NDArray[np.uint8], folder: Path) -> tuple[byte
 
 
 def write_grid(
-    path: Path, tile: NDArray[np.uint8], size: tuple[int, int], *, turn: bytes = b""
+    path: Path,
+    tile: NDArray[np.uint8],
+    size: tuple[int, int],
+    *,
+    turn: bytes = b"",
+    signal: tuple[int, int] | None = None,
+    box: bool = True,
 ) -> Path:
     """Write a picture of 2 x 2 equal tiles, cropped to a size.
 
@@ -50,9 +65,12 @@ def write_grid(
         tile: uint8 BGR, square.
         size: Height and width of the whole.
         turn: A property box of the whole: ``irot`` or ``imir``.
+        signal: Transfer and primaries by their numbers in H.273, in 10 bits with the matrix of
+            BT.2020; None: it says nothing, in 8 bits.
+        box: Whether the container says so too, not only the codec.
     """
     hevc = path.suffix == ".heic"
-    data, config = _key_frame("libx265" if hevc else "libsvtav1", tile, path.parent)
+    data, config = _key_frame("libx265" if hevc else "libsvtav1", tile, path.parent, signal)
     kind = b"hvc1" if hevc else b"av01"
     height, width = size
     grid = bytes([0, 0, 1, 1]) + _u16(width, height)
@@ -66,13 +84,20 @@ def write_grid(
         for item in range(1, 6)
     )
     spatial = [_box(b"ispe", bytes(4), _u32(*wh)) for wh in (tile.shape[1::-1], (width, height))]
-    depth = _box(b"pixi", bytes(4), bytes([3, 8, 8, 8]))
-    whole = [3, 4, *([0x85] if turn else [])]
+    depth = _box(b"pixi", bytes(4), bytes([3, *[10 if signal else 8] * 3]))
+    colours = b""
+    if signal and box:
+        transfer, primaries = signal
+        colours = _box(b"colr", b"nclx", _u16(primaries, transfer, 9), bytes(1))
+    more = [colours, turn]
+    whole = [3, 4, *range(5, 5 + sum(map(bool, more)))]
+    if turn:  # not to be ignored
+        whole[-1] |= 0x80
     of_items = _u16(1) + bytes([len(whole), *whole])
     of_items += b"".join(_u16(item) + bytes([3, 0x81, 2, 4]) for item in range(2, 6))
     properties = _box(
         b"iprp",
-        _box(b"ipco", config, *spatial, depth, turn),
+        _box(b"ipco", config, *spatial, depth, *more),
         _box(b"ipma", bytes(4), _u32(5), of_items),
     )
 

@@ -33,7 +33,7 @@ def test_windows_are_frames_of_the_clips_with_the_states_of_their_streams(
     assert len(windows) == 6
     model = SaliencyModel.open(unisal.path, backend="onnxruntime:cpu")
     with open_source(path) as source:
-        frames = [prepare(frame.image, model.spec) for frame in source]
+        frames = [prepare(frame, model.spec) for frame in source]
         phases = model.spec.phases_at(source.fps)
     assert phases == 4
     numbers = [origin.frame for origin in windows.origins]

@@ -24,7 +24,7 @@ from salstream.runtime import Predictor, Result, SaliencyModel, UsageError
 from salstream.runtime.cli import load_commands
 from salstream.runtime.overlay import to_8_bits
 from salstream.runtime.preprocess import placement, prepare
-from salstream.runtime.sources import open_source
+from salstream.runtime.sources import Frame, open_source
 from salstream.training import networks
 
 Image = NDArray[np.uint8]
@@ -249,7 +249,7 @@ def test_frames_equal_pythons_bit_for_bit(
 ) -> None:
     predictor, spec = echoes(size, fit)
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    assert (given_frame(predictor, image) == prepare(image, spec)).all()
+    assert (given_frame(predictor, image) == prepare(Frame(0, None, image), spec)).all()
 
 
 @pytest.mark.parametrize("height", [1080, 1081, 720, 224, 448])
@@ -260,7 +260,7 @@ def test_large_frames_equal_pythons_bit_for_bit(
     width = {224: 384, 448: 768}.get(height, height * 16 // 9)
     image = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
     image = np.asarray(cv2.GaussianBlur(image, (0, 0), 2), np.uint8)
-    assert (given_frame(predictor, image) == prepare(image, spec)).all()
+    assert (given_frame(predictor, image) == prepare(Frame(0, None, image), spec)).all()
 
 
 def pixels(form: str, bgr: Image) -> tuple[Image, Image]:
@@ -292,7 +292,7 @@ def test_every_format_and_pitch(
             if form == "nv12" and (height % 2 or width % 2):
                 continue
             image, bgr = pixels(form, rng.integers(0, 256, (height, width, 3), np.uint8))
-            expected = prepare(bgr, spec)
+            expected = prepare(Frame(0, None, bgr), spec)
             assert (given_frame(predictor, image, form) == expected).all()
             padded = np.zeros((image.shape[0], image.shape[1] + 5, *image.shape[2:]), np.uint8)
             padded[:, : image.shape[1]] = image
@@ -313,7 +313,7 @@ def test_chroma_somewhere_else(
     )
     assert result.conspicuity is not None
     actual = np.rint(result.conspicuity.transpose(1, 2, 0) * 255).astype(np.uint8)
-    assert (actual == prepare(bgr, spec)).all()
+    assert (actual == prepare(Frame(0, None, bgr), spec)).all()
 
 
 @settings(max_examples=100, deadline=None)

@@ -107,9 +107,7 @@ def test_streamed_maps_equal_pytorch(case: str, exported: Callable[[str], Export
     # Short videos are the same work for every window: one of them does it all.
     counts = {"hd2s-dsl-dhf1k": (1, 8, 16, 20, 31), "esan": (1, 4, 8)}
     with open_source(clip("bikes.mp4")) as source:
-        frames = [
-            prepare(frame.image, model.spec) for frame, _ in zip(source, range(31), strict=False)
-        ]
+        frames = [prepare(frame, model.spec) for frame, _ in zip(source, range(31), strict=False)]
     for count in counts.get(case, (17,) if windowed else (8,)):
         stream = model.stream(
             clip("bikes.mp4"), limit=count, phases=graph.deployable.reference_phases

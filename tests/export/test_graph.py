@@ -139,7 +139,7 @@ def test_twenty_frames_streamed_equal_pytorch(dhf1k: Deployable) -> None:
     actual = np.stack([result.map for result in stream])
     with open_source(video) as source:
         frames = np.stack(
-            [prepare(frame.image, model.spec) for frame, _ in zip(source, range(20), strict=False)]
+            [prepare(frame, model.spec) for frame, _ in zip(source, range(20), strict=False)]
         )
     np.testing.assert_allclose(actual, dhf1k.reference(frames).maps, rtol=0, atol=1e-4)
 

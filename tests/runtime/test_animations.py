@@ -66,12 +66,34 @@ def test_frames_and_times(tmp_path: Path, name: str, options: dict[str, object],
     path = write(tmp_path / name, images, duration=DURATIONS, **options)
     with open_source(path) as source:
         assert source.frame_count == len(images)
-        assert source.fps == pytest.approx(1000 * len(images) / sum(DURATIONS))
+        assert source.fps == pytest.approx(5 / 0.48)  # the last one's hold does not count
         frames = list(source)
     expected = [ms / 1000 for ms in accumulate(DURATIONS[:-1], initial=0)]
     assert [frame.time for frame in frames] == pytest.approx(expected)
     assert not any(frame.cut for frame in frames)
     assert_as_pillow_plays(path, frames)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.gif"])
+@pytest.mark.parametrize(
+    ("durations", "fps"),
+    [([100] * 11 + [5000], 10), ([40] * 9 + [2000], 25), ([20, 30] * 6 + [900], 40)],
+)
+def test_the_rate_is_that_of_the_steps_not_of_the_last_hold(
+    tmp_path: Path, name: str, durations: list[int], fps: float
+) -> None:
+    images = [Image.new("RGB", (32, 24), (10 * number,) * 3) for number in range(len(durations))]
+    path = write(tmp_path / name, images, duration=durations)
+    with open_source(path) as source:
+        assert source.fps == pytest.approx(fps, rel=0.01)
+        assert sum(1 for _ in source) == len(durations)
+
+
+def test_a_chosen_rate_counts(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.webp", drawings(4), duration=[100, 100, 100, 5000])
+    with open_source(path, fps=24) as source:
+        assert source.fps == 24
+        assert [frame.time for frame in source] == pytest.approx([0, 1 / 24, 2 / 24, 3 / 24])
 
 
 def test_an_animated_png_is_as_ffmpeg_plays_it(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_a_library_that_is_missing(broken: Command) -> None:
     done = broken("run", "clip.mp4", "--save", "x.mp4", av=text)
     pointed_to_doctor(done, "av is ")
     assert faults.explain(ModuleNotFoundError("…", name="no_such_library.part")) == (
-        "no_such_library is not installed: 'salstream doctor' says how to mend it"
+        "no_such_library is not installed: 'salstream doctor' shows how to fix it"
     )
 
 

@@ -293,11 +293,9 @@ def test_pictures_that_stop_while_the_sound_goes_on(kind: str, tmp_path: Path) -
 
 
 def test_a_camera_that_came_back_is_not_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow_prepare(
-        image: NDArray[np.uint8], graph: GraphSpec, pixel_aspect: float
-    ) -> NDArray[np.uint8]:
+    def slow_prepare(frame: Frame, graph: GraphSpec) -> NDArray[np.uint8]:
         time.sleep(0.15)  # the stream's thread looks for stalls meanwhile
-        return prepare(image, graph, pixel_aspect)
+        return prepare(frame, graph)
 
     monkeypatch.setattr("salstream.runtime.live.fleet.prepare", slow_prepare)
     lives = iter([Paced(5, 5, fault=SalstreamError("lost")), Paced(5, 5)])
@@ -348,12 +346,10 @@ def test_a_map_of_the_connection_before_makes_no_camera_live(
             run_on.wait(10)
             return super().run(frames, state)
 
-    def slow_prepare(
-        image: NDArray[np.uint8], graph: GraphSpec, pixel_aspect: float
-    ) -> NDArray[np.uint8]:
+    def slow_prepare(frame: Frame, graph: GraphSpec) -> NDArray[np.uint8]:
         if states.count(State.WARMING) == 2:
             prepare_on.wait(10)
-        return prepare(image, graph, pixel_aspect)
+        return prepare(frame, graph)
 
     monkeypatch.setattr("salstream.runtime.live.fleet.prepare", slow_prepare)
     states: list[State] = []

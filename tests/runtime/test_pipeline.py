@@ -168,7 +168,7 @@ def test_windows_whatever_is_dropped_cut_and_changed(data: st.DataObject) -> Non
             number, cut = len(since_cut), place == cut_at
             since_cut.append(since_cut[-1] + cut if since_cut else 0)
             frame = Frame(number, None, numbered(number, (4, 6)), cut)
-            captured = Captured(frame, prepare(frame.image, backend.spec), 0.0)
+            captured = Captured(frame, prepare(frame, backend.spec), 0.0)
             if unread is not None:
                 dropped += captured.take_over(unread, predictor)
             unread = captured

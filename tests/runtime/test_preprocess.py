@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fakes import spec
 from salstream.runtime import Result
 from salstream.runtime.preprocess import placement, prepare
+from salstream.runtime.sources import Frame
 
 sides = st.integers(1, 3000)
 
@@ -21,7 +22,7 @@ sides = st.integers(1, 3000)
 def test_a_plain_frame_stays_plain_and_becomes_rgb(size: tuple[int, int]) -> None:
     image = np.empty((*size, 3), np.uint8)
     image[:] = (10, 120, 250)
-    prepared = prepare(image, spec())
+    prepared = prepare(Frame(0, None, image), spec())
     assert prepared.shape == (4, 6, 3)
     assert prepared.flags.c_contiguous
     assert (prepared == (250, 120, 10)).all()
@@ -32,12 +33,12 @@ def test_shrinking_averages_instead_of_picking() -> None:
     graph = dataclasses.replace(spec(), height=30, width=40)
     board = (np.indices((240, 320)).sum(axis=0) % 2 * 255).astype(np.uint8)
     image = np.repeat(board[:, :, None], 3, axis=2)
-    prepared = prepare(image, graph)
+    prepared = prepare(Frame(0, None, image), graph)
     assert np.abs(prepared.astype(int) - 128).max() <= 1
     photo = cv2.GaussianBlur(np.random.default_rng(0).random((211, 333, 3)), (0, 0), 12)
     photo = ((photo - photo.min()) / np.ptp(photo) * 255).astype(np.uint8)
     area = cv2.resize(photo, (40, 30), interpolation=cv2.INTER_AREA)
-    assert np.abs(prepare(photo, graph)[..., ::-1].astype(float) - area).mean() < 3
+    assert np.abs(prepare(Frame(0, None, photo), graph)[..., ::-1].astype(float) - area).mean() < 3
 
 
 @given(frame=st.tuples(sides, sides), size=st.tuples(sides, sides))
@@ -60,7 +61,7 @@ def test_a_letterboxed_frame_keeps_its_proportions(
 def test_a_letterboxed_map_is_cut_back_to_the_frame() -> None:
     graph = dataclasses.replace(spec(), height=64, width=80, fit="letterbox")
     wide = np.full((90, 320, 3), 200, np.uint8)
-    prepared = prepare(wide, graph)
+    prepared = prepare(Frame(0, None, wide), graph)
     assert prepared[:20].max() == prepared[-20:].max() == 0
     assert prepared[21:43].min() == 200
     # A map of half the size, salient where the frame lies.

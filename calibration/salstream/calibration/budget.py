@@ -84,7 +84,7 @@ def cut_segments(graph: Graph, clips: Sequence[Path], frames: int) -> list[Segme
             kept = []
             for frame in source:
                 if frame.index >= begin:
-                    kept.append(prepare(frame.image, graph.spec))
+                    kept.append(prepare(frame, graph.spec))
                 if len(kept) == length:
                     break
             if kept:

@@ -23,8 +23,8 @@ from salstream.runtime.backends import Backend, Output
 from salstream.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from salstream.runtime.predictor import Predictor
 from salstream.runtime.sources import open_source
+from salstream.runtime.sources.pictures import VIDEO_SUFFIXES
 
-VIDEO_SUFFIXES: Final = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts")
 _THUMBNAIL: Final = 8
 _INDEX: Final = "windows.json"
 

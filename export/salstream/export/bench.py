@@ -16,14 +16,14 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 import psutil
-from numpy.typing import NDArray
 
 from salstream.runtime import GraphSpec, SaliencyModel, SalstreamError, UsageError
 from salstream.runtime.backends import BACKENDS
 from salstream.runtime.preprocess import prepare
 from salstream.runtime.ring import FrameRing
+from salstream.runtime.sources import Frame
 
-Images = Sequence[NDArray[np.uint8]]
+Frames = Sequence[Frame]
 
 # A library's threads go on spinning for a while, and would take a core from the next one.
 _PAUSE_S: Final = 0.05
@@ -52,7 +52,7 @@ class Contender(Protocol):
     def graph(self) -> None:
         """Make a map of frames that lie ready, and wait for it."""
 
-    def push(self, image: NDArray[np.uint8]) -> None:
+    def push(self, frame: Frame) -> None:
         """Make a map of a new frame, uint8 BGR of any size, from resizing to the map."""
 
     def stream(self) -> int | None:
@@ -109,25 +109,25 @@ class Artefact:
 
     Args:
         model: Opened.
-        images: Frames, uint8 BGR.
+        frames: Of a source.
         source: What is streamed.
         limit: How many frames of it.
     """
 
     def __init__(
-        self, model: SaliencyModel, images: Images, source: Path | None, limit: int
+        self, model: SaliencyModel, frames: Frames, source: Path | None, limit: int
     ) -> None:
         self.name = model.path.name
         self.library = model.backend.name
         self.precision = model.spec.precision
         self._model = model
-        self._source = source or images
+        self._source = source or [frame.image for frame in frames]
         self._limit = limit
         # The first frame fills the window: every frame then makes one map.
         self._predictor = model.predictor(start="repeat")
         self._ring = model.backend.new_ring()
-        for image in _repeated(images, model.spec.window):
-            self._ring.push(prepare(image, model.spec))
+        for frame in _repeated(frames, model.spec.window):
+            self._ring.push(prepare(frame, model.spec))
         self._state: Any = None
 
     def graph(self) -> None:
@@ -135,9 +135,9 @@ class Artefact:
         output = self._model.backend.run(self._ring.batch(), self._state)
         self._state = output.state
 
-    def push(self, image: NDArray[np.uint8]) -> None:
+    def push(self, frame: Frame) -> None:
         """Push a frame through a predictor."""
-        self._predictor.push(image)
+        self._predictor.push(frame)
 
     def stream(self) -> int | None:
         """Stream the source."""
@@ -150,12 +150,12 @@ class PyTorch:
 
     Args:
         deployable: The network.
-        images: Frames, uint8 BGR.
+        frames: Of a source.
         device: ``cpu`` or ``cuda``.
         autocast: In float16 (on the CPU bfloat16) where PyTorch thinks it safe.
     """
 
-    def __init__(self, deployable: Any, images: Images, device: str, autocast: bool) -> None:
+    def __init__(self, deployable: Any, frames: Frames, device: str, autocast: bool) -> None:
         import torch
 
         self._torch = torch
@@ -171,8 +171,8 @@ class PyTorch:
         self.library = f"torch-{device}"
         self.precision = "autocast" if autocast else "fp32"
         self._ring = FrameRing(self._spec.window, (*self._spec.size, 3))
-        for image in _repeated(images, self._spec.window):
-            self._ring.push(prepare(image, self._spec))
+        for frame in _repeated(frames, self._spec.window):
+            self._ring.push(prepare(frame, self._spec))
         self._ready = self._window()
         self._state: Any = None
 
@@ -180,9 +180,9 @@ class PyTorch:
         """Run the network on frames that are on its device."""
         self._run(self._ready)
 
-    def push(self, image: NDArray[np.uint8]) -> None:
+    def push(self, frame: Frame) -> None:
         """Resize a frame, hand the window over, and fetch the map."""
-        self._ring.push(prepare(image, self._spec))
+        self._ring.push(prepare(frame, self._spec))
         self._run(self._window()).float().cpu().numpy()
 
     def stream(self) -> int | None:
@@ -234,7 +234,7 @@ def libraries(path: Path, wanted: Sequence[str]) -> list[str]:
 
 def compete(
     makers: Sequence[tuple[str, Callable[[], Contender]]],
-    images: Images,
+    frames: Frames,
     rounds: int,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Score | SalstreamError]:
@@ -242,7 +242,7 @@ def compete(
 
     Args:
         makers: A name for people, and what opens it.
-        images: Frames, uint8 BGR.
+        frames: Of a source.
         rounds: Of which the medians are taken; one more warms up.
         progress: Told what is being done.
 
@@ -265,7 +265,7 @@ def compete(
         for score in list(scores):
             progress(f"round {max(0, number) + 1} of {rounds}: {score.contender.library}")
             try:
-                graph, push, fps = _measure(score.contender, images)
+                graph, push, fps = _measure(score.contender, frames)
             except _FAILURES as error:
                 scores.remove(score)
                 yield SalstreamError(f"{score.contender.name}: {error}")
@@ -277,14 +277,14 @@ def compete(
     yield from scores
 
 
-def _measure(contender: Contender, images: Images) -> tuple[list[float], list[float], list[float]]:
+def _measure(contender: Contender, frames: Frames) -> tuple[list[float], list[float], list[float]]:
     """Return milliseconds of the graph and of frames' ways to their maps, and frames per second."""
     time.sleep(_PAUSE_S)
     contender.graph()
     graph = _timed(contender.graph)
-    frames = iter(_repeated(images, 1 << 20))
-    contender.push(next(frames))
-    push = _timed(lambda: contender.push(next(frames)))
+    endless = iter(_repeated(frames, 1 << 20))
+    contender.push(next(endless))
+    push = _timed(lambda: contender.push(next(endless)))
     time.sleep(_PAUSE_S)
     begin = time.perf_counter()
     maps = contender.stream()
@@ -303,5 +303,5 @@ def _timed(work: Callable[[], None]) -> list[float]:
     return times
 
 
-def _repeated(images: Images, count: int) -> Iterator[NDArray[np.uint8]]:
-    return (images[number % len(images)] for number in range(count))
+def _repeated(frames: Frames, count: int) -> Iterator[Frame]:
+    return (frames[number % len(frames)] for number in range(count))

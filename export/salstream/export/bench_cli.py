@@ -16,7 +16,7 @@ from salstream.runtime.commands import ManyValues
 from salstream.runtime.errors import SalstreamError, UsageError
 
 if TYPE_CHECKING:
-    from salstream.export.bench import Artefact, Contender, Images, PyTorch, Score
+    from salstream.export.bench import Artefact, Contender, Frames, PyTorch, Score
 
 
 def register(app: typer.Typer) -> None:
@@ -64,12 +64,12 @@ def bench(
         raise UsageError(f"cannot measure against {against!r}: expected torch")
     if (against is None) != (checkpoint is None):
         raise UsageError("--against torch and --checkpoint belong together")
-    images = _images(source, frames)
-    makers = _makers(artefacts, backend or [], images, source, frames, threads)
+    given = _frames(source, frames)
+    makers = _makers(artefacts, backend or [], given, source, frames, threads)
     if checkpoint is not None:
-        makers = [*_torch_makers(artefacts, checkpoint, images, threads), *makers]
+        makers = [*_torch_makers(artefacts, checkpoint, given, threads), *makers]
     with Console(stderr=True).status("starting") as status:
-        outcomes = list(compete(makers, images, rounds, status.update))
+        outcomes = list(compete(makers, given, rounds, status.update))
     scores = [outcome for outcome in outcomes if isinstance(outcome, Score)]
     for outcome in outcomes:
         if isinstance(outcome, SalstreamError):
@@ -81,7 +81,7 @@ def bench(
     if as_json:
         content = {
             "source": source.name if source else "made-up pictures",
-            "frame_size": list(images[0].shape[:2]),
+            "frame_size": list(given[0].image.shape[:2]),
             "rounds": rounds,
             "threads": threads,
             "scores": [score.as_json(scores[0]) for score in scores],
@@ -91,26 +91,27 @@ def bench(
         _print(scores)
 
 
-def _images(source: Path | None, count: int) -> Images:
-    """Return frames, uint8 BGR."""
-    from salstream.runtime.sources import open_source
+def _frames(source: Path | None, count: int) -> Frames:
+    """Return the first frames of a source, or made-up ones."""
+    from salstream.runtime.sources import Frame, open_source
 
     if source is None:
         import numpy as np
 
         rng = np.random.default_rng(0)
         coarse = rng.integers(0, 256, (count, 9, 16, 3), dtype=np.uint8)
-        return [image.repeat(80, 0).repeat(80, 1) for image in coarse]
+        images = (image.repeat(80, 0).repeat(80, 1) for image in coarse)
+        return [Frame(index, None, image) for index, image in enumerate(images)]
     with open_source(source) as opened:
-        return [frame.image for frame, _ in zip(opened, range(count), strict=False)]
+        return [frame for frame, _ in zip(opened, range(count), strict=False)]
 
 
 def _makers(
     artefacts: list[str],
     wanted: list[str],
-    images: Images,
+    given: Frames,
     source: Path | None,
-    frames: int,
+    limit: int,
     threads: int | None,
 ) -> list[tuple[str, Callable[[], Contender]]]:
     """Return what opens every artefact in every library."""
@@ -119,7 +120,7 @@ def _makers(
 
     def make(path: Path, library: str) -> Artefact:
         model = SaliencyModel.open(path, backend=library, threads=threads)
-        return Artefact(model, images, source, frames)
+        return Artefact(model, given, source, limit)
 
     paths = [find_model(artefact) for artefact in artefacts]
     return [
@@ -130,7 +131,7 @@ def _makers(
 
 
 def _torch_makers(
-    artefacts: list[str], checkpoint: str, images: Images, threads: int | None
+    artefacts: list[str], checkpoint: str, given: Frames, threads: int | None
 ) -> list[tuple[str, Callable[[], Contender]]]:
     """Return what opens the artefacts' network in PyTorch."""
     import torch
@@ -156,7 +157,7 @@ def _torch_makers(
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
     def make(autocast: bool) -> PyTorch:
-        return PyTorch(deployable, images, device, autocast)
+        return PyTorch(deployable, given, device, autocast)
 
     makers: list[tuple[str, Callable[[], Contender]]] = [("PyTorch", partial(make, False))]
     if device == "cuda":

@@ -104,7 +104,7 @@ def given_frames(source: str, spec: GraphSpec, count: int | None = None) -> tupl
     opened = open_source(source)
     try:
         for frame in opened:
-            frames.append(prepare(frame.image, spec))
+            frames.append(prepare(frame, spec))
             if len(frames) == count:
                 break
     finally:

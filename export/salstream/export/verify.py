@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -237,9 +237,7 @@ def deployable_of(
 
 def _frames(clip: Path, spec: GraphSpec, count: int) -> Frames:
     with open_source(clip) as source:
-        frames = [
-            prepare(frame.image, spec) for frame, _ in zip(source, range(count), strict=False)
-        ]
+        frames = [prepare(frame, spec) for frame, _ in zip(source, range(count), strict=False)]
     if not frames:
         raise SalstreamError(f"{clip} has no frames")
     return np.stack(frames)
@@ -248,14 +246,8 @@ def _frames(clip: Path, spec: GraphSpec, count: int) -> Frames:
 def _with_maps(result: Result, expected: Expected) -> Result:
     """Return the result that the frame has in PyTorch."""
     index = result.index
-    return Result(
-        index,
-        result.time,
-        result.frame,
-        expected.maps[index],
-        None if expected.conspicuity is None else expected.conspicuity[index],
-        result.letterbox,
-    )
+    conspicuity = None if expected.conspicuity is None else expected.conspicuity[index]
+    return replace(result, map=expected.maps[index], conspicuity=conspicuity)
 
 
 def _row(clip: Path, result: Result, reference: Result) -> dict[str, Any]:

@@ -138,9 +138,9 @@ def run(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Video file, folder or pattern of images, camera number, URL, GStreamer "
-            "pipeline, or - for standard input. Several: cameras, each SOURCE or NAME=SOURCE; "
-            "several images: one set.",
+            help="Video file, folder or pattern of images (*.jpg, %04d.png), camera number, URL, "
+            "GStreamer pipeline, or - for standard input. Several: cameras, each SOURCE or "
+            "NAME=SOURCE; several images: one set.",
             show_default=False,
         ),
     ] = None,
@@ -192,7 +192,7 @@ def run(
         int | None, typer.Option(min=1, help="Distance of a window's frames.")
     ] = None,
     fps: Annotated[
-        float | None, typer.Option(help="Frame rate of a source that does not know its own.")
+        float | None, typer.Option(help="Frame rate; overrides what a video file says.")
     ] = None,
     pictures: Annotated[
         str | None,

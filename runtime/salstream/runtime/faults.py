@@ -54,7 +54,7 @@ def explain(error: BaseException) -> str:
     library = library_at_fault(error)
     if library is not None:
         state = "is not installed" if is_missing(library) else f"is broken ({reason(error)})"
-        return f"{library} {state}: 'salstream doctor' says how to mend it"
+        return f"{library} {state}: 'salstream doctor' shows how to fix it"
     where = traceback.extract_tb(error.__traceback__)[-1:]
     place = "".join(f" at {Path(entry.filename).name}, line {entry.lineno}" for entry in where)
     return (

@@ -269,7 +269,7 @@ class Stream:
                 if frame is None:
                     break
                 decoded = time.perf_counter()
-                prepared = prepare(frame.image, self.predictor.spec, frame.pixel_aspect)
+                prepared = prepare(frame, self.predictor.spec)
                 self.timings.add("decode", decoded - begin)
                 self.timings.add("preprocess", time.perf_counter() - decoded)
                 captured = Captured(frame, prepared, begin)

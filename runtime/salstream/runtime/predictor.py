@@ -205,7 +205,7 @@ class Predictor:
             results = yield from self._drain()
         self._size = size
         if prepared is None:
-            prepared = prepare(frame.image, self.spec, frame.pixel_aspect)
+            prepared = prepare(frame, self.spec)
         lane = self._pushed % self.stride
         self._pushed += 1
         self._waiting.append(frame)

@@ -6,12 +6,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from salstream.runtime.sources.base import Frame
 from salstream.runtime.spec import GraphSpec
 
 
-def prepare(
-    image: NDArray[np.uint8], spec: GraphSpec, pixel_aspect: float = 1.0
-) -> NDArray[np.uint8]:
+def prepare(frame: Frame, spec: GraphSpec) -> NDArray[np.uint8]:
     """Bring a frame to the model's size (``pyramid``, the one way of ``GraphSpec.resize``).
 
     Blocks of 2×2 pixels are averaged as long as the frame is at least twice the model's
@@ -20,18 +19,17 @@ def prepare(
     (INTER_AREA), at a tenth of the time for a frame of 1920×1080.
 
     Args:
-        image: uint8 BGR, (frame height, frame width, 3).
-        spec: Gives the size, and whether the frame keeps its proportions.
-        pixel_aspect: Width of the frame's pixels as they are shown, divided by their height.
+        frame: Of a source; its image is uint8 BGR.
+        spec: Gives the size, and whether the frame keeps its proportions as it is shown.
 
     Returns:
         uint8 RGB, (height, width, 3).
     """
     if spec.fit == "stretch":
-        return _resized(image, *spec.size)
-    top, left, height, width = placement(image.shape[:2], spec.size, pixel_aspect)
+        return _resized(frame.image, *spec.size)
+    top, left, height, width = placement(frame.image.shape[:2], spec.size, frame.pixel_aspect)
     canvas = np.zeros((*spec.size, 3), np.uint8)
-    canvas[top : top + height, left : left + width] = _resized(image, height, width)
+    canvas[top : top + height, left : left + width] = _resized(frame.image, height, width)
     return canvas
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MapFormat = Literal["png", "npy"]
 MAP_FORMATS: Final = get_args(MapFormat)
-VIDEO_SUFFIXES: Final = (".mp4", ".mov", ".mkv")
+WRITTEN_SUFFIXES: Final = (".mp4", ".mov", ".mkv")
 
 logger = logging.getLogger("salstream")
 
@@ -140,9 +140,9 @@ class OverlayVideo:
         timeline: Timeline | None = None,
         begin: int = 0,
     ) -> None:
-        if path.suffix.lower() not in VIDEO_SUFFIXES:
+        if path.suffix.lower() not in WRITTEN_SUFFIXES:
             raise UsageError(
-                f"cannot save to {path}: expected one of the suffixes {', '.join(VIDEO_SUFFIXES)}"
+                f"cannot save to {path}: expected one of the suffixes {', '.join(WRITTEN_SUFFIXES)}"
             )
         self._path = path
         self._fps = fps or _DEFAULT_FPS

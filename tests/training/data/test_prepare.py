@@ -192,7 +192,7 @@ def test_frames_are_those_that_a_graph_is_given(tmp_path: Path) -> None:
     with open_source(real) as source:
         for frame in source:
             if frame.index % 50 == 0:
-                assert np.array_equal(video.frames[frame.index], prepare(frame.image, spec))
+                assert np.array_equal(video.frames[frame.index], prepare(frame, spec))
             if frame.index > 200:
                 break
     rows = [line.split(",") for line in (root / "fixations.csv").read_text().splitlines()[1:]]

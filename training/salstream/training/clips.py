@@ -67,19 +67,22 @@ class Geometry:
             return cls((height, width), (height // stride, width // stride), letterbox=True)
         return cls((height, width), (height, width))
 
-    def place(self, points: NDArray[np.int32], frame_size: tuple[int, int]) -> NDArray[np.bool_]:
+    def place(
+        self, points: NDArray[np.int32], frame_size: tuple[int, int], pixel_aspect: float = 1.0
+    ) -> NDArray[np.bool_]:
         """Return fixations as a map.
 
         Args:
             points: (k, 2) as (y, x), in pixels of the frame as it was filmed.
             frame_size: Its height and width.
+            pixel_aspect: Width of its pixels as they are shown, divided by their height.
 
         Returns:
             Boolean, ``map_size``.
         """
         top, left, height, width = 0, 0, *self.map_size
         if self.letterbox:
-            top, left, height, width = placement(frame_size, self.map_size)
+            top, left, height, width = placement(frame_size, self.map_size, pixel_aspect)
         fixated = np.zeros(self.map_size, bool)
         if len(points):
             scaled = (points + 0.5) * (height, width) / frame_size
@@ -88,6 +91,10 @@ class Geometry:
                 True
             )
         return fixated
+
+    def placed(self, video: PackedVideo, index: int) -> NDArray[np.bool_]:
+        """Return the fixations of a video's frame as a map: boolean, ``map_size``."""
+        return self.place(video.fixations(index), video.fixation_size, video.pixel_aspect)
 
 
 @dataclass(frozen=True)
@@ -242,7 +249,7 @@ class Source:
             truth = self.maps(video)
             for place, index in enumerate(indices[wanted]):
                 maps[place] = resized(truth[index], geometry.map_size)
-                fixations[place] = geometry.place(video.fixations(int(index)), video.fixation_size)
+                fixations[place] = geometry.placed(video, int(index))
         if flip:
             pictures, maps, fixations = pictures[:, :, ::-1], maps[..., ::-1], fixations[..., ::-1]
         return pictures.copy(), maps.copy(), fixations.copy(), f"{video.name}:{indices[0]}"

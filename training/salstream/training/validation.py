@@ -103,7 +103,7 @@ def validate(
         values = defaultdict(list)
         for index, saliency in predict(model, recipe, video, domain, wanted):
             density = resized(truth[index], geometry.map_size)
-            points = geometry.place(video.fixations(index), video.fixation_size)
+            points = geometry.placed(video, index)
             values["cc"].append(metrics.cc(saliency, density))
             values["sim"].append(metrics.sim(saliency, density))
             values["kld"].append(metrics.kld(saliency, density))

@@ -319,7 +319,7 @@ class Fleet:
             if member.feed is None:
                 member.fps = member.source.fps
                 member.feed = Feed(self._new_predictor(member.source))
-            prepared = prepare(frame.image, self.model.spec, frame.pixel_aspect)
+            prepared = prepare(frame, self.model.spec)
             captured = Captured(frame, prepared, begin, member.source.part)
             member.timings.add("decode", decoded - begin)
             member.timings.add("preprocess", time.perf_counter() - decoded)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from salstream.runtime.errors import SalstreamError
 from salstream.runtime.sources.base import Frame, Reader
+from salstream.runtime.sources.clock import rate_of
 from salstream.runtime.sources.images import PILLOW_ERRORS, is_sequence, upright_bgr
 
 # Browsers show what wants to be faster than this for so long.
@@ -33,17 +34,17 @@ class Animation(Reader):
         durations = _durations(data)
         if fps is not None:
             durations = [1 / fps] * len(durations)
-        rate = len(durations) / sum(durations) if durations else None
-        super().__init__(str(path), fps=rate, frame_count=frames_in(data))
+        # how long the last one is held says nothing about the rate
+        self._times = list(accumulate(durations[:-1], initial=0.0))
+        super().__init__(str(path), fps=rate_of(fps, self._times), frame_count=frames_in(data))
         self._path = path
-        self._durations = durations
 
     def _read(self) -> Iterator[Frame]:
         count = 0
         with Image.open(self._path) as picture:
             # what programs show that cannot play it, and others do not
             first = int(getattr(picture, "default_image", False))
-            for time in accumulate(self._durations[:-1], initial=0.0):
+            for time in self._times:
                 try:
                     picture.seek(first + count)
                     image = upright_bgr(picture)

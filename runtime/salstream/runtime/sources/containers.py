@@ -13,8 +13,8 @@ _HINTS: Final = {
         "-f rawvideo -pixel_format yuv420p -video_size 1280x720 -i FILE -f nut - | salstream run -"
     ),
     (".m4s", ".m4f", ".cmfv"): (
-        "it is a fragment without its beginning: open the playlist, or put the fragments behind "
-        "the initialization segment with cat"
+        "it is a media fragment without its initialization segment: open the playlist, or run "
+        "cat init.mp4 FRAGMENT > whole.mp4"
     ),
     (".m3u8", ".m3u", ".mpd"): (
         "the playlist or one of its segments cannot be read: segments need their usual suffix, "

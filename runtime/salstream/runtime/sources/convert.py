@@ -98,6 +98,27 @@ class Converter:
         return _array(self._graph.vpull())
 
 
+def sdr_picture(image: NDArray[np.uint16], transfer: int, primaries: int) -> NDArray[np.uint8]:
+    """Tone-map a decoded HDR picture to SDR, as ``Converter`` does with videos.
+
+    Args:
+        image: (height, width, 3) BGR, of full range.
+        transfer: One of ``hdr.TRANSFERS``.
+        primaries: Their number in H.273.
+
+    Returns:
+        (height, width, 3) BGR.
+
+    Raises:
+        SalstreamError: No temporary file can be written.
+    """
+    height, width = image.shape[:2]
+    layout = f"{width}x{height}", "bgr48le", str(_UNSPECIFIED), "0", (transfer, primaries)
+    graph = _bgr_graph(layout)
+    graph.vpush(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr48le"))
+    return _array(graph.vpull())
+
+
 def _bgr_graph(layout: _Layout) -> av.filter.Graph:
     size, pixel_format, matrix, value_range, hdr_colours = layout
     graph = av.filter.Graph()

@@ -1,11 +1,11 @@
 """From HDR to SDR: what a table of colours does to pictures in PQ or HLG.
 
 The signal is decoded to light (BT.2100; HLG for its nominal display of 1000 cd/m²). Light up to
-half of HDR's diffuse white (203 cd/m², BT.2408) stays as it is; above, a shoulder after Reinhard,
-x (1 + x / m²) / (1 + x), leads 1000 cd/m² to SDR's white. The curve maps the brightest of the three
-components, and the other two keep their ratio to it. The primaries become those of BT.709, where
-the most saturated colours lose saturation at constant luminance, and SDR's gamma of 2.4 (BT.1886)
-encodes the result.
+half of HDR's diffuse white (203 cd/m², BT.2408) stays as it is; above, an extended Reinhard
+shoulder, x (1 + x / m²) / (1 + x), leads 1000 cd/m² to SDR's white. The curve maps the brightest
+of the three components, and the other two keep their ratio to it. The primaries become those of
+BT.709, where the most saturated colours lose saturation at constant luminance, and SDR's gamma of
+2.4 (BT.1886) encodes the result.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def add_table(graph: av.filter.Graph, transfer: int, primaries: int) -> FilterCo
         if isinstance(error, av.FFmpegError):
             raise
         raise SalstreamError(
-            "an HDR video needs a temporary folder: set TMPDIR to one that can be written to"
+            "HDR needs a temporary folder: set TMPDIR to one that can be written to"
         ) from error
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -173,6 +173,13 @@ def decode_image(data: bytes, path: Path) -> NDArray[np.uint8]:
         image = _by_libheif(data, path)
     elif kind in ("AVIF", "GIF") or (kind is None and path.suffix.lower() in (".tga", ".qoi")):
         image = _by_pillow(data, path)
+        if kind == "AVIF" and image is not None:
+            # PyAV loads late: not everybody has such pictures
+            from salstream.runtime.sources.hdr_pictures import declared_colours, tone_mapped
+
+            image = tone_mapped(image, *declared_colours(data))
+    elif kind == "PNG" and (colours := _colours_of_png(data)):
+        image = _hdr_png(data, *colours)
     else:
         image = _by_opencv(data)
         if kind == "JPEG" and (image is None or _is_grey_in_a_corner(image)):
@@ -183,12 +190,29 @@ def decode_image(data: bytes, path: Path) -> NDArray[np.uint8]:
 
 
 def _by_opencv(data: bytes) -> NDArray[np.uint8] | None:
+    image = _opencv_decoded(data, cv2.IMREAD_COLOR)
+    return None if image is None else np.asarray(image, np.uint8)
+
+
+def _opencv_decoded(data: bytes, flags: int) -> NDArray[Any] | None:
     try:
         with quiet_opencv():
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+            return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         return None
-    return None if image is None else np.asarray(image, np.uint8)
+
+
+def _colours_of_png(data: bytes) -> tuple[int, int] | None:
+    """Return transfer and primaries as the chunk cICP says, by their numbers in H.273."""
+    at = data.find(b"cICP", 0, data.find(b"IDAT"))
+    return (data[at + 5], data[at + 4]) if at >= 0 else None
+
+
+def _hdr_png(data: bytes, transfer: int, primaries: int) -> NDArray[np.uint8] | None:
+    from salstream.runtime.sources.hdr_pictures import tone_mapped
+
+    image = _opencv_decoded(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    return None if image is None else tone_mapped(image, transfer, primaries)
 
 
 def _by_pillow(data: bytes, path: Path) -> NDArray[np.uint8] | None:
@@ -210,11 +234,23 @@ def _by_libheif(data: bytes, path: Path) -> NDArray[np.uint8] | None:
         from pi_heif import open_heif
     except ImportError as error:
         raise SalstreamError(f"{path} cannot be decoded: {HEIC_REMEDY}") from error
+    from salstream.runtime.sources.hdr_pictures import TRANSFERS, declared_colours, tone_mapped
+
     try:
         # libheif puts tiles together, and turns and mirrors as the file says
-        return upright_bgr(open_heif(data, convert_hdr_to_8bit=True).to_pillow())
+        picture = open_heif(data, convert_hdr_to_8bit=True)
+        profile = picture.info.get("nclx_profile")
+        if profile:
+            colours = profile["transfer_characteristics"], profile["color_primaries"]
+        else:  # libheif does not look into the codec's own header
+            colours = declared_colours(data)
+        if colours[0] not in TRANSFERS:
+            return upright_bgr(picture.to_pillow())
+        # copied, as the memory goes with the picture
+        deep = np.array(open_heif(data, convert_hdr_to_8bit=False, bgr_mode=True))
     except PILLOW_ERRORS:
         return None
+    return tone_mapped(deep[..., :3], *colours)
 
 
 # Its plugins raise almost any type for damaged data.

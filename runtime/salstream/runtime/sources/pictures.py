@@ -210,10 +210,18 @@ def _names(paths: Sequence[Path]) -> tuple[list[str], list[str | None]]:
     Names begin in the folder that all of them lie in. Outputs of pictures whose names differ
     only in the suffix keep it. The same picture twice leaves nothing to name outputs by.
     """
-    absolute = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - links stay links
-    root = os.path.commonpath([os.path.dirname(path) for path in absolute])  # noqa: PTH120
-    names = [Path(os.path.relpath(path, root)).as_posix() for path in absolute]
-    stems = [str(Path(name).with_suffix("")) for name in names]
+    parts = [os.path.split(path) for path in paths]
+    # once for each folder: of thousands of pictures it would take seconds
+    folders = {folder: "" for folder, _ in parts}
+    for folder in folders:
+        folders[folder] = os.path.abspath(folder)  # noqa: PTH100 - links stay links
+    root = os.path.commonpath(set(folders.values()))
+    prefixes = {
+        folder: "" if absolute == root else Path(os.path.relpath(absolute, root)).as_posix() + "/"
+        for folder, absolute in folders.items()
+    }
+    names = [prefixes[folder] + name for folder, name in parts]
+    stems = [os.path.splitext(name)[0] for name in names]  # noqa: PTH122
     often = Counter(stem.casefold() for stem in stems)
     labels = [
         name if often[stem.casefold()] > 1 else stem

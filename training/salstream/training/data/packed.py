@@ -53,6 +53,7 @@ class PackedVideo:
         fixation_size: Height and width that the fixations' coordinates belong to, in pixels.
         pack: The folder that holds it.
         first: Its first frame's place in the pack.
+        pixel_aspect: Width of a pixel of ``fixation_size`` as it is shown, divided by its height.
     """
 
     name: str
@@ -63,6 +64,7 @@ class PackedVideo:
     fixation_size: tuple[int, int]
     pack: Path
     first: int = 0
+    pixel_aspect: float = 1.0
 
     def __len__(self) -> int:
         return self.length
@@ -265,6 +267,7 @@ class PackWriter:
         fixation_size: tuple[int, int],
         *,
         labelled: bool,
+        pixel_aspect: float = 1.0,
     ) -> None:
         """Begin the next video; ``fps`` is None for a static image."""
         self._items.append(
@@ -276,6 +279,7 @@ class PackWriter:
                 "length": 0,
                 "labelled": labelled,
                 "fixation_size": fixation_size,
+                "pixel_aspect": pixel_aspect,
             }
         )
 

@@ -257,15 +257,22 @@ class _Job:
             native: Size = (frame.image.shape[0], frame.image.shape[1])
             if length == 0:
                 size = truth.size(native) if truth else native
-                pack.start(recording.name, recording.split, fps, size, labelled=bool(truth))
+                aspect = frame.pixel_aspect
+                if size != native:  # that of the fixations' pixels
+                    aspect *= native[1] / native[0] * size[0] / size[1]
+                pack.start(
+                    *(recording.name, recording.split, fps, size),
+                    labelled=bool(truth),
+                    pixel_aspect=aspect,
+                )
             length += 1
-            small = prepare(frame.image, options.spec)
+            small = prepare(frame, options.spec)
             if truth is None:
                 pack.append(small)
                 continue
             points, outside = inside(truth.fixations(frame.index, size, fps), size)
             counts["outside"] += outside
-            density = _density(truth.density(frame.index), points[:, 1:], size, native, options)
+            density = _density(truth.density(frame.index), points[:, 1:], size, aspect, options)
             counts["nobody"] += not density.any()
             pack.append(small, density, points)
         if length == 0:
@@ -297,15 +304,15 @@ def _density(
     given: NDArray[Any] | None,
     points: NDArray[np.int32],
     size: Size,
-    native: Size,
+    pixel_aspect: float,
     options: Options,
 ) -> NDArray[np.uint8]:
     """Return the density map at the packed size, where the frame lies in it."""
     top, left, height, width = 0, 0, *options.size
     if options.fit == "letterbox":
-        top, left, height, width = placement(native, options.size)
+        top, left, height, width = placement(size, options.size, pixel_aspect)
     if given is None:
-        density = gaussian_density(points, size, (height, width), options.sigma)
+        density = gaussian_density(points, size, (height, width), options.sigma, pixel_aspect)
     else:
         density = resized_density(given, (height, width))
     canvas = np.zeros(options.size, np.uint8)

@@ -323,9 +323,9 @@ def inside(points: Points, size: Size) -> tuple[Points, int]:
 
 
 def gaussian_density(
-    points: NDArray[Any], size: Size, to: Size, sigma: float
+    points: NDArray[Any], size: Size, to: Size, sigma: float, pixel_aspect: float = 1.0
 ) -> NDArray[np.float32]:
-    """Return the density map of fixations: a sum of Gaussians, round in the frame's pixels.
+    """Return the density map of fixations: a sum of Gaussians, round in the frame as it is shown.
 
     Args:
         points: (k, 2) as (y, x), in pixels of a frame of ``size``.
@@ -333,13 +333,14 @@ def gaussian_density(
         to: Height and width of the map.
         sigma: Standard deviation as a share of the frame's height. DHF1K's is about 12.7 of
             360 pixels, 0.035.
+        pixel_aspect: Width of the frame's pixels as they are shown, divided by their height.
 
     Returns:
         float32, maximum 1; all zero without points.
     """
     scale = np.array(to) / size
     centres = (np.asarray(points, np.float64) + 0.5) * scale - 0.5
-    spread = sigma * size[0] * scale
+    spread = sigma * size[0] * scale / (1, pixel_aspect)
     rows, columns = (
         np.exp(-0.5 * ((np.arange(to[axis]) - centres[:, axis, None]) / spread[axis]) ** 2)
         for axis in (0, 1)

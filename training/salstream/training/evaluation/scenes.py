@@ -235,7 +235,9 @@ class PackedScene(Scene):
         """Return where people looked; a dataset's own density map is enlarged."""
         points, to = self.points(index), size or self.size
         if self._sigma is not None:
-            return FrameTruth(points, gaussian_density(points[:, 1:], self.size, to, self._sigma))
+            aspect = self._video.pixel_aspect
+            density = gaussian_density(points[:, 1:], self.size, to, self._sigma, aspect)
+            return FrameTruth(points, density)
         maps = self._video.maps
         density = np.zeros(to, np.float32) if maps is None else resized_density(maps[index], to)
         return FrameTruth(points, density)

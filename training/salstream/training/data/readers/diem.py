@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from salstream.runtime.errors import SalstreamError
 from salstream.runtime.sources.images import IMAGE_SUFFIXES
+from salstream.runtime.sources.pictures import VIDEO_SUFFIXES
 from salstream.training.data.packed import Split
 from salstream.training.data.readers.layouts import (
-    VIDEO_SUFFIXES,
     child,
     files_in,
     folders_in,
     in_lists,
     paired,
 )
-from salstream.training.data.readers.tables import cells_in, read_text
+from salstream.training.data.readers.tables import cells_in, misread, read_text
 from salstream.training.data.recordings import (
     Found,
     FrameFixations,
@@ -53,7 +53,8 @@ def find(root: Path) -> Found:
     if not lists:
         return Found(seeded_splits(recordings), "seeded, by video", notes=notes)
     placed, more = in_lists(recordings, lists)
-    notes += more
+    unknown = lists.keys() - {recording.name for recording in recordings}
+    notes += [*more, *misread(files_in(child(root, "fold_lists"), (".txt",)), unknown)]
     placed = seeded_validation(placed, lambda recording: recording.name)
     return Found(placed, "lists; a seeded tenth of the training videos validates", {}, notes)
 

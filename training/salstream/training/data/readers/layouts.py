@@ -18,12 +18,12 @@ import av
 
 from salstream.runtime.errors import SalstreamError
 from salstream.runtime.sources import open_source
-from salstream.runtime.sources.images import IMAGE_SUFFIXES, images_among
+from salstream.runtime.sources.images import IMAGE_SUFFIXES, images_among, natural_order
+from salstream.runtime.sources.pictures import VIDEO_SUFFIXES
 from salstream.training.data.packed import Split
 from salstream.training.data.recordings import MapFiles, Recording, composed, without
 
 UNCERTAIN: Final = "recordings have maps whose numbers leave open which frames they belong to"
-VIDEO_SUFFIXES: Final = (".avi", ".mp4", ".mov", ".mkv", ".m4v", ".webm", ".mpg")
 _SHIFTS: Final = 1000  # between numbers of frames and of their maps that are tried
 SPLIT_FOLDERS: Final[Mapping[str, Split]] = {
     "train": "train",
@@ -85,7 +85,7 @@ def files_in(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     paths = [path for path in folder.iterdir() if path.suffix.lower() in known]
     images = set(images_among(paths))
     others = [path for path in paths if path not in images and not path.name.startswith(".")]
-    return [*images_among(paths), *sorted(others, key=_natural)]
+    return [*images_among(paths), *sorted(others, key=natural_order)]
 
 
 def by_stem(folder: Path) -> dict[str, Path]:
@@ -239,10 +239,6 @@ def _count(video: Path) -> int | None:
             return sum(packet.size > 0 for packet in container.demux(video=0)) or None
     except (SalstreamError, OSError, av.FFmpegError):
         return None
-
-
-def _natural(path: Path) -> tuple[list[int], str]:
-    return [int(digits) for digits in re.findall(r"[0-9]+", path.stem)][-1:], path.name
 
 
 def _with_inner_images(root: Path) -> list[Entry]:

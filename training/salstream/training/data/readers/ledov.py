@@ -8,17 +8,17 @@ from typing import Any, Final
 import numpy as np
 
 from salstream.runtime.errors import SalstreamError
+from salstream.runtime.sources.pictures import VIDEO_SUFFIXES
 from salstream.training.data.matfile import load_mat
 from salstream.training.data.packed import Split
 from salstream.training.data.readers.layouts import (
-    VIDEO_SUFFIXES,
     child,
     files_in,
     folders_in,
     in_lists,
     videos_in,
 )
-from salstream.training.data.readers.tables import cells_in, read_text
+from salstream.training.data.readers.tables import cells_in, misread, read_text
 from salstream.training.data.recordings import (
     Found,
     Recording,
@@ -45,7 +45,7 @@ def find(root: Path) -> Found:
     recordings, bare = [], []
     for folder in folders_in(root):
         data = child(folder, "Data.mat")
-        videos = files_in(folder, (".mp4", ".avi"))
+        videos = files_in(folder, VIDEO_SUFFIXES)
         if videos:
             truth = _truth(data) if data.is_file() else None
             recordings.append(Recording(folder.name, "train", videos[0], truth))
@@ -63,6 +63,8 @@ def find(root: Path) -> Found:
         note = "the authors' lists (namelist.mat, VideoNameList.mat) are not there"
         return Found(seeded_splits(recordings), "seeded, by video", notes=[note, *notes])
     placed, more = in_lists(recordings, listed)
+    unknown = listed.keys() - {recording.name for recording in recordings}
+    more += misread(files_in(root, (".txt", ".csv")), unknown)
     expected: dict[str, int] = {split: list(listed.values()).count(split) for split in _LISTS}
     return Found(placed, "the authors' lists", expected, [*notes, *more])
 

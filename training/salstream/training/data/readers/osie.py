@@ -13,7 +13,7 @@ from salstream.runtime.errors import SalstreamError
 from salstream.runtime.sources.images import IMAGE_SUFFIXES
 from salstream.training.data.matfile import load_mat
 from salstream.training.data.readers.layouts import child, files_in
-from salstream.training.data.readers.tables import belonging, read_table
+from salstream.training.data.readers.tables import belonging, misread, read_table
 from salstream.training.data.recordings import (
     Found,
     FrameFixations,
@@ -52,7 +52,10 @@ def find(root: Path) -> Found:
         )
         for path in sorted(images, key=lambda path: composed(path.name))
     ]
-    notes = without(missing, "images with fixations are not there")
+    notes = [
+        *without(missing, "images with fixations are not there"),
+        *misread([table], missing),
+    ]
     return Found(seeded_splits(recordings), "seeded, by image", notes=notes)
 
 

@@ -8,10 +8,10 @@ from typing import Final
 
 from salstream.runtime.errors import UsageError
 from salstream.runtime.sources.images import IMAGE_SUFFIXES
+from salstream.runtime.sources.pictures import VIDEO_SUFFIXES
 from salstream.training.data.readers import osie, remega
 from salstream.training.data.readers.layouts import (
     SPLIT_FOLDERS,
-    VIDEO_SUFFIXES,
     by_stem,
     child,
     files_in,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from salstream.training.data.readers.layouts import VIDEO_SUFFIXES, child, files_in
-from salstream.training.data.readers.tables import belonging, read_table, timed
+from salstream.runtime.sources.pictures import VIDEO_SUFFIXES
+from salstream.training.data.readers.layouts import child, files_in
+from salstream.training.data.readers.tables import belonging, misread, read_table, timed
 from salstream.training.data.recordings import (
     Found,
     Recording,
@@ -40,7 +41,10 @@ def find(root: Path) -> Found:
         )
         for path in videos
     ]
-    notes = without(missing, "videos with fixations are not there")
+    notes = [
+        *without(missing, "videos with fixations are not there"),
+        *misread([table], missing),
+    ]
     splits = seeded_splits(recordings, lambda recording: scene_of(recording.name))
     return Found(splits, "seeded, by scene", notes=notes)
 

@@ -13,7 +13,7 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from salstream.runtime.errors import SalstreamError
 from salstream.runtime.sources.images import IMAGE_SUFFIXES
-from salstream.training.data.readers.layouts import VIDEO_SUFFIXES
+from salstream.runtime.sources.pictures import VIDEO_SUFFIXES
 from salstream.training.data.recordings import composed
 
 _log = logging.getLogger("salstream")
@@ -35,6 +35,7 @@ _MARKS: Final = (  # UTF-32's begins as UTF-16's does
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_GUESS: Final = "cp1252"  # of what is neither UTF nor ASCII
 _SPREADSHEETS: Final = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
 
 
@@ -99,6 +100,36 @@ def read_text(path: Path) -> str:
     Raises:
         SalstreamError: It cannot be read, or is no text.
     """
+    text, encoding = _decoded(path)
+    if encoding == _GUESS:
+        _log.warning("%s is not UTF-8; it is read as Windows-1252", path)
+    return re.sub(r"\r\n?", "\n", text)
+
+
+def misread(paths: Iterable[Path], missing: Iterable[str]) -> list[str]:
+    """Return notes on texts whose encoding was guessed, likely wrongly.
+
+    Args:
+        paths: Tables or lists.
+        missing: Names in them that belong to nothing.
+    """
+    name = next((name for name in sorted(missing) if not name.isascii()), None)
+    if name is None:
+        return []
+    return [
+        f"{path} is likely in another encoding than Windows-1252, as which it is read: its name "
+        f"{name!r} belongs to no file; save it as UTF-8"
+        for path in paths
+        if path.is_file() and _decoded(path)[1] == _GUESS
+    ]
+
+
+def _decoded(path: Path) -> tuple[str, str]:
+    """Return a text and its encoding.
+
+    Raises:
+        SalstreamError: It cannot be read, or is no text.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -109,14 +140,11 @@ def read_text(path: Path) -> str:
     if encoding is None and b"\0" in content:  # every other byte of Latin letters is zero
         even, odd = content[::2].count(0), content[1::2].count(0)
         encoding = "utf-16-le" if odd > even else "utf-16-be"
-    for candidate in [encoding] if encoding else ["utf-8", "cp1252"]:
+    for candidate in [encoding] if encoding else ["utf-8", _GUESS]:
         try:
-            text = content.decode(candidate)
+            return content.decode(candidate), candidate
         except UnicodeDecodeError:
             continue
-        if candidate == "cp1252":
-            _log.warning("%s is not UTF-8; it is read as Windows-1252", path)
-        return re.sub(r"\r\n?", "\n", text)
     raise SalstreamError(f"{path} cannot be read as text; save it again as UTF-8")
 
 
