@@ -23,7 +23,7 @@ from salstream.runtime.sources.clock import Clock
 from salstream.runtime.sources.convert import Converter
 from salstream.runtime.sources.demuxer import MAX_PIXELS, Demuxer
 from salstream.runtime.sources.failures import failure
-from salstream.runtime.sources.mjpeg import Answer, Pictures, request
+from salstream.runtime.sources.mjpeg import Answer, JpegStream, request
 from salstream.runtime.sources.parts import FilePart
 
 logger = logging.getLogger("salstream")
@@ -109,7 +109,7 @@ def open_url(url: str, timeout_s: float, fps: float | None = None) -> Video:
 
         answer = ask()
         if answer is not None and answer.sends_pictures:
-            return opened(Pictures(answer, ask, address.shown), form="mpjpeg")
+            return opened(JpegStream(answer, ask, address.shown), form="mpjpeg")
         if answer is not None and answer.is_stream:  # a sender that may serve nobody twice
             return opened(answer)
         if answer is not None:
@@ -118,7 +118,7 @@ def open_url(url: str, timeout_s: float, fps: float | None = None) -> Video:
 
 
 def _open(
-    location: str | BinaryIO | Answer | Pictures,
+    location: str | BinaryIO | Answer | JpegStream,
     name: str,
     *,
     form: str | None = None,
