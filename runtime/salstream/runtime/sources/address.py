@@ -124,8 +124,8 @@ def redact(text: str) -> str:
     """
     whole = _WHOLE.fullmatch(text)
     if whole and (" ! " not in text or _SCHEME.fullmatch(whole[1])):
-        return _FIELDS_OF_URL.sub(r"\1***", _hide_passwords(text, _FIELDS_OF_URL))
-    text = _hide_passwords(_FIELDS.sub(r"\1***", text), _FIELDS)
+        return _FIELDS_OF_URL.sub(r"\1***", _hide_passwords(text, whole=True))
+    text = _hide_passwords(_FIELDS.sub(r"\1***", text), whole=False)
     return text if "***" in text or " ! " in text else _MISTYPED.sub(r"\1***", text)
 
 
@@ -146,6 +146,7 @@ _PATH: Final = re.compile(r"/[\w./:~+%,;=!$&'()*-]*")
 _QUERY: Final = re.compile(r"(?:/[\w./:~+%,-]*)?[?/][\w.-]+=[^\s?#]*")
 _URL_INSIDE: Final = re.compile(rf"(?s)[/?][^\s#@]*?{_NEXT_URL.pattern.replace('(?i)', '(?i:')}).*")
 _MAIL_DOMAIN: Final = re.compile(r"(?s)[^\s/?#:]+(?:[&#].*)?")  # what follows its @, in a query
+_DOMAIN: Final = re.compile(r".+\.[^\W\d]{2,}")
 _FILE_NAME: Final = re.compile(
     r"(?i).*\.(?:jpe?g|mjpe?g|png|gif|webp|bmp|mp4|mkv|mov|avi|webm|flv|ts|m3u8|mpd|sdp|cgi|php|"
     r"asp|aspx|html?|h26[45])"
@@ -211,23 +212,33 @@ def _in_rest(scheme: str, after: str, first: _Reading, other: _Reading) -> bool:
     between, behind = after[first.end : other.at], after[other.at + 1 :]
     if not between.startswith(("/", "?")):
         return False
-    if _is_address(first.host) or _URL_INSIDE.fullmatch(between):
-        return True
-    if _QUERY.fullmatch(between) and _MAIL_DOMAIN.fullmatch(behind):
-        return True
+    login, domain = after[: max(first.at, 0)], bool(_DOMAIN.fullmatch(first.host))
     in_path, ends = bool(_PATH.fullmatch(between)), not after[other.end :].startswith("/")
-    if in_path and ends and _FILE_NAME.fullmatch(other.place):
-        return True  # such as path@2x.mjpg
-    if first.port is None and re.search(r"\.[^\W\d]{2,}$", first.host):  # a domain
-        return other.port is None and (
-            between == "/" or (in_path and ":" not in after[: first.end])
-        )
-    usual = first.at < 0 and first.port in _USUAL_PORTS.get(scheme, ())
-    return usual and in_path and ends and bool(re.fullmatch(r"\w+", other.place))
+    return bool(
+        # a host for sure: no user name and no password has such a part
+        _is_address(first.host)
+        or (first.at >= 0 and re.fullmatch(r"[1-9]\d{2,4}", first.port or ""))
+        # who escapes these does so throughout; and what is redacted stays as it is
+        or re.search(r"%(?:23|2[Ff]|3[Ff]|40)|:\*\*\*$", login)
+        or _URL_INSIDE.fullmatch(between)
+        or (_QUERY.fullmatch(between) and _MAIL_DOMAIN.fullmatch(behind))
+        or (in_path and ends and _FILE_NAME.fullmatch(other.place))  # such as path@2x.mjpg
+        # such as tv.example/@channel/live
+        or (domain and between == "/" and first.port is None is other.port)
+        # the first colon is in the path, so that it begins no password
+        or (domain and in_path and ":" not in after[: first.end])
+        # such as http://host:8080/live@door
+        or (first.at < 0 and in_path and ends and _is_usual(scheme, first, other))
+    )
+
+
+def _is_usual(scheme: str, first: _Reading, other: _Reading) -> bool:
+    usual = first.port in _USUAL_PORTS.get(scheme, ())
+    return usual and bool(re.fullmatch(r"\w+", other.place))
 
 
 def _is_address(host: str) -> bool:
-    """Whether a host is no name: neither a user name nor a password has such a part."""
+    """Whether a host is an IP address or localhost."""
     try:
         ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
     except ValueError:
@@ -235,27 +246,29 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _hide_passwords(text: str, fields: re.Pattern[str]) -> str:
-    """Replace the passwords in the URLs that a text has."""
+def _hide_passwords(text: str, *, whole: bool) -> str:
+    """Replace the passwords in a URL, if it is the whole text, or in all that a text has."""
     pieces, position = [], 0
     while found := _ANY_URL.search(text, position):
         following = _NEXT_URL.search(text, found.end())
         stop = following.start() if following else len(text)
-        hidden = _hide_password(found[1].lower(), text[found.end() : stop], fields)
+        hidden = _hide_password(found[1].lower(), text[found.end() : stop], whole=whole)
         pieces += [text[position : found.end()], hidden]
         position = stop
     return "".join([*pieces, text[position:]])
 
 
-def _hide_password(scheme: str, after: str, fields: re.Pattern[str]) -> str:
+def _hide_password(scheme: str, after: str, *, whole: bool) -> str:
     """Replace what may be the password in what follows ``://``."""
-    reading, doubtful = _read(scheme, after, _PLACE_IN_TEXT)
+    pattern = _PLACE_OF_URL if whole else _PLACE_IN_TEXT
+    reading, doubtful = _read(scheme, after, pattern)
     if reading and doubtful:
-        at = max(other.at for other in _readings(after, _PLACE_IN_TEXT) if other.likely)
+        at = max(other.at for other in _readings(after, pattern) if other.likely)
     else:
         at = reading.at if reading else after.rfind("@")
     user, colon, _ = after[: max(at, 0)].partition(":")
     if colon and (doubtful or not reading):  # it may as well end in a query, in a named secret
+        fields = _FIELDS_OF_URL if whole else _FIELDS
         ends = [found.end() for found in fields.finditer(after) if found.start() < at]
         return f"{user}:***{after[max([at, *ends]) :]}"
     if colon:
@@ -263,7 +276,7 @@ def _hide_password(scheme: str, after: str, fields: re.Pattern[str]) -> str:
     lacks_host = None if reading else re.match(r"[^\s/?#@]*?:", after)
     if not lacks_host:
         return after
-    return lacks_host[0] + "***" + ("" if fields is _FIELDS_OF_URL else re.sub(r"^\S*", "", after))
+    return lacks_host[0] + "***" + ("" if whole else re.sub(r"^\S*", "", after))
 
 
 def _escape(text: str) -> str:
