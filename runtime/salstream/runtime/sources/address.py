@@ -144,8 +144,12 @@ _PLACE_IN_TEXT: Final = re.compile(_PLACE.format(r"/?#\s\"'"))
 # What stands between a host and an @ that belongs to the path or the query
 _PATH: Final = re.compile(r"/[\w./:~+%,;=!$&'()*-]*")
 _QUERY: Final = re.compile(r"(?:/[\w./:~+%,-]*)?[?/][\w.-]+=[^\s?#]*")
+# digits before it may begin a password: fewer are a query for sure
+_QUERY_AFTER_PORT: Final = re.compile(r"(?:/[\w./:~+%,-]*)?[?/][A-Za-z_]{3,}=\w[^\s?#]*")
 _URL_INSIDE: Final = re.compile(rf"(?s)[/?][^\s#@]*?{_NEXT_URL.pattern.replace('(?i)', '(?i:')}).*")
-_MAIL_DOMAIN: Final = re.compile(r"(?s)[^\s/?#:]+(?:[&#].*)?")  # what follows its @, in a query
+_MAIL_ESCAPED: Final = re.compile(r"[^:/?#@]*:(?=.*%)(?:[\w.~-]|%[0-9A-Fa-f]{2})*")
+_DOMAIN: Final = re.compile(r"(?s)[^\s/?#:]+(?:[&#].*)?")  # what follows its @, in a query
+_ESCAPED: Final = re.compile(r"[^:/?#@]*:(?=.*%)(?:[\w.~-]|%[0-9A-Fa-f]{2})*")
 _DOMAIN: Final = re.compile(r".+\.[^\W\d]{2,}")
 _FILE_NAME: Final = re.compile(
     r"(?i).*\.(?:jpe?g|mjpe?g|png|gif|webp|bmp|mp4|mkv|mov|avi|webm|flv|ts|m3u8|mpd|sdp|cgi|php|"
@@ -202,7 +206,7 @@ def _read(
     for number, first in enumerate(readings):
         others = [other for other in readings[number + 1 :] if other.likely]
         clean = all(_in_rest(scheme, after, first, other) for other in others)
-        if first.likely or clean:
+        if first.likely or (clean and (first.at < 0 or not others)):
             return first, not clean
     return None, False
 
@@ -213,15 +217,18 @@ def _in_rest(scheme: str, after: str, first: _Reading, other: _Reading) -> bool:
     if not between.startswith(("/", "?")):
         return False
     login, domain = after[: max(first.at, 0)], bool(_DOMAIN.fullmatch(first.host))
+    named = re.match(r"[^\W\d][\w-]", first.host)
+    query = _QUERY_AFTER_PORT if first.at < 0 and first.port is not None else _QUERY
     in_path, ends = bool(_PATH.fullmatch(between)), not after[other.end :].startswith("/")
     return bool(
         # a host for sure: no user name and no password has such a part
         _is_address(first.host)
-        or (first.at >= 0 and re.fullmatch(r"[1-9]\d{2,4}", first.port or ""))
+        or (first.at >= 0 and named and re.fullmatch(r"[1-9]\d{2,4}", first.port or ""))
         # who escapes these does so throughout; and what is redacted stays as it is
-        or re.search(r"%(?:23|2[Ff]|3[Ff]|40)|:\*\*\*$", login)
+        or (named and _ESCAPED.fullmatch(login))
+        or login.endswith(":***")
         or _URL_INSIDE.fullmatch(between)
-        or (_QUERY.fullmatch(between) and _MAIL_DOMAIN.fullmatch(behind))
+        or (query.fullmatch(between) and _MAIL_DOMAIN.fullmatch(behind))
         or (in_path and ends and _FILE_NAME.fullmatch(other.place))  # such as path@2x.mjpg
         # such as tv.example/@channel/live
         or (domain and between == "/" and first.port is None is other.port)
