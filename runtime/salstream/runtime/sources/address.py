@@ -147,8 +147,7 @@ _QUERY: Final = re.compile(r"(?:/[\w./:~+%,-]*)?[?/][\w.-]+=[^\s?#]*")
 # digits before it may begin a password: fewer are a query for sure
 _QUERY_AFTER_PORT: Final = re.compile(r"(?:/[\w./:~+%,-]*)?[?/][A-Za-z_]{3,}=\w[^\s?#]*")
 _URL_INSIDE: Final = re.compile(rf"(?s)[/?][^\s#@]*?{_NEXT_URL.pattern.replace('(?i)', '(?i:')}).*")
-_MAIL_ESCAPED: Final = re.compile(r"[^:/?#@]*:(?=.*%)(?:[\w.~-]|%[0-9A-Fa-f]{2})*")
-_DOMAIN: Final = re.compile(r"(?s)[^\s/?#:]+(?:[&#].*)?")  # what follows its @, in a query
+_MAIL_DOMAIN: Final = re.compile(r"(?s)[^\s/?#:]+(?:[&#].*)?")  # what follows its @, in a query
 _ESCAPED: Final = re.compile(r"[^:/?#@]*:(?=.*%)(?:[\w.~-]|%[0-9A-Fa-f]{2})*")
 _DOMAIN: Final = re.compile(r".+\.[^\W\d]{2,}")
 _FILE_NAME: Final = re.compile(
