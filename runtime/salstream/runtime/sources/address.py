@@ -144,7 +144,7 @@ _PLACE_IN_TEXT: Final = re.compile(_PLACE.format(r"/?#\s\"'"))
 # What stands between a host and an @ that belongs to the path or the query
 _PATH: Final = re.compile(r"/[\w./:~+%,;=!$&'()*-]*")
 _QUERY: Final = re.compile(r"(?:/[\w./:~+%,-]*)?[?/][\w.-]+=[^\s?#]*")
-# digits before it may begin a password: fewer are a query for sure
+# after host:digits, which may also be a user and the beginning of a password
 _QUERY_AFTER_PORT: Final = re.compile(r"(?:/[\w./:~+%,-]*)?[?/][A-Za-z_]{3,}=\w[^\s?#]*")
 _URL_INSIDE: Final = re.compile(rf"(?s)[/?][^\s#@]*?{_NEXT_URL.pattern.replace('(?i)', '(?i:')}).*")
 _MAIL_DOMAIN: Final = re.compile(r"(?s)[^\s/?#:]+(?:[&#].*)?")  # what follows its @, in a query
