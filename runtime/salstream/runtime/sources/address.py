@@ -148,7 +148,7 @@ _QUERY: Final = re.compile(r"(?:/[\w./:~+%,-]*)?[?/][\w.-]+=[^\s?#]*")
 _QUERY_AFTER_PORT: Final = re.compile(r"(?:/[\w./:~+%,-]*)?[?/][A-Za-z_]{3,}=\w[^\s?#]*")
 _URL_INSIDE: Final = re.compile(rf"(?s)[/?][^\s#@]*?{_NEXT_URL.pattern.replace('(?i)', '(?i:')}).*")
 _MAIL_DOMAIN: Final = re.compile(r"(?s)[^\s/?#:]+(?:[&#].*)?")  # what follows its @, in a query
-_ESCAPED: Final = re.compile(r"[^:/?#@]*:(?=.*%)(?:[\w.~-]|%[0-9A-Fa-f]{2})*")
+_ESCAPED: Final = re.compile(r"[^:/?#@]*:(?=.*%)(?:[\w.~-]|%(?:2[0-9A-F]|3[A-F]|40|5[B-E]))*")
 _DOMAIN: Final = re.compile(r".+\.[^\W\d]{2,}")
 _FILE_NAME: Final = re.compile(
     r"(?i).*\.(?:jpe?g|mjpe?g|png|gif|webp|bmp|mp4|mkv|mov|avi|webm|flv|ts|m3u8|mpd|sdp|cgi|php|"
@@ -222,7 +222,7 @@ def _in_rest(scheme: str, after: str, first: _Reading, other: _Reading) -> bool:
     return bool(
         # a host for sure: no user name and no password has such a part
         _is_address(first.host)
-        or (first.at >= 0 and named and re.fullmatch(r"[1-9]\d{2,4}", first.port or ""))
+        or (first.at >= 0 and named and first.port in ("554", "8080", "8443", "8554"))
         # who escapes these does so throughout; and what is redacted stays as it is
         or (named and _ESCAPED.fullmatch(login))
         or login.endswith(":***")
