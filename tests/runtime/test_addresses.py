@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import pytest
 from hypothesis import example, given, settings
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from salstream.runtime.errors import SalstreamError, UsageError
 from salstream.runtime.live.listing import read_cameras
 from salstream.runtime.sources import open_source, redact
-from salstream.runtime.sources.address import SCHEMES, parse_url
+from salstream.runtime.sources.address import SCHEMES, Address, parse_url
 from servers import serving
 
 AS_THEY_ARE = [
@@ -42,6 +42,21 @@ AS_THEY_ARE = [
         "/x?src=rtsp://a:b@10.0.0.5/1",
     ),
     ("http://host:/x", None, None, "host:", "/x"),
+    ("http://host:8080/v?mail=me@host.com&n=1", None, None, "host:8080", "/v?mail=me@host.com&n=1"),
+    ("http://10.0.0.5:81/@user/live", None, None, "10.0.0.5:81", "/@user/live"),
+    ("http://[fe80::1]:81/a@b/c", None, None, "[fe80::1]:81", "/a@b/c"),
+    ("rtsp://me:pw@10.0.0.5/a@b.com/c", "me", "pw", "10.0.0.5", "/a@b.com/c"),
+    ("rtsp://me:pw@cam:554/a@b.com/c", "me", "pw", "cam:554", "/a@b.com/c"),
+    ("rtsp://me:pw%40@cam/a@b.com/c", "me", "pw@", "cam", "/a@b.com/c"),
+    ("rtsp://me@cam/a?b=c@d.com", "me", None, "cam", "/a?b=c@d.com"),
+    ("srt://:9000?streamid=me@host.com", None, None, ":9000", "?streamid=me@host.com"),
+    (
+        "rtsp://host/user=me_password=x_channel=1",
+        None,
+        None,
+        "host",
+        "/user=me_password=x_channel=1",
+    ),
     ("rtsp://me:pa%23ss%40@cam:554/1", "me", "pa#ss@", "cam:554", "/1"),
     ("udp://@239.0.0.1:1234", "", None, "239.0.0.1:1234", ""),
     ("udp://:1234?fifo_size=100", None, None, ":1234", "?fifo_size=100"),
@@ -72,6 +87,8 @@ PLACE = "127.0.0.1:9"  # where nobody listens
         ("rtsp://me:a%25b@cam/1", "me", "a%b", "cam", "/1"),
         ("rtsp://ad#min:a/b@10.0.0.5:554/1", "ad#min", "a/b", "10.0.0.5:554", "/1"),
         ("rtsp://me@home:a@cam/1", "me@home", "a", "cam", "/1"),
+        ("rtsp://me:a#b@cam/x?u=me@host.com", "me", "a#b", "cam", "/x?u=me@host.com"),
+        ("rtsp://me:a/b@cam/x?u=me@host.com#1", "me", "a/b", "cam", "/x?u=me@host.com#1"),
         ("rtsp://me:a#b@[fe80::1]:554/1", "me", "a#b", "[fe80::1]:554", "/1"),
         ("https://me:a#b@cam/path@2x.mjpg", "me", "a#b", "cam", "/path@2x.mjpg"),
         ("rtsp://me:@cam/1", "me", "", "cam", "/1"),
@@ -85,6 +102,7 @@ def test_addresses_are_read_as_they_were_meant(
     assert address is not None
     assert (address.user, address.password, address.place) == (user, password, place)
     assert address.rest == rest
+    assert redact(address.shown) == address.shown
     if (text, user, password, place, rest) in AS_THEY_ARE:
         assert address.url == text
     again = parse_url(address.url)  # escaped once, it stays as it is
@@ -101,6 +119,17 @@ def test_addresses_are_read_as_they_were_meant(
         "rtsp://ad/min:geheim@10.0.0.5/1",
         "rtsp://me:12?geheim@10.0.0.5/1",
         "rtsp://me:a#geheim@cam/geheim@home/1",
+        "rtsp://me:12?geh]eim@camera/x",
+        "http://me:1?,[@?geheim@camera/live",
+        "rtsp://me:12/geheim@camera/x",
+        "rtsp://me:2024/geheim@camera",
+        "rtsp://me:12/geheim@camera/x?u=me@host.com",
+        "rtsp://me:geheim@camera/x@host.com/1",
+        "rtsp://me:geheim@camera/x?u=me@host.com:80/1",
+        "rtmp://:12/geheim@camera/x",
+        "rtsp://me:9?V=(geheim@a.co",
+        "rtsp://me:49/a=geheim@camera",
+        "rtsp://me:@6:716/:#geheim@cam/1",
     ],
 )
 def test_two_readings_are_explained(text: str) -> None:
@@ -168,6 +197,89 @@ def test_any_password_is_understood_or_explained(secret: str, scheme: str) -> No
     assert address.password == unquote(plain)
     login = address.url.partition("://")[2].rpartition("@")[0]
     assert not re.search(r"[/?#]", login)  # nothing that FFmpeg would take for the host's end
+
+
+_DIGITS_FIRST = st.builds(
+    "{}{}{}".format, st.integers(0, 99999), st.sampled_from("?/#@:"), st.text(max_size=6)
+)
+_ANY_TEXT = st.text(
+    st.sampled_from(string.printable[:95] + "#/?@:%" * 4 + "éßñ密🔑"), min_size=1, max_size=12
+)
+_PRINTABLE = (_DIGITS_FIRST | _ANY_TEXT).filter(str.isprintable)
+_HOSTS = st.builds(
+    str.__add__,
+    st.sampled_from(
+        [
+            "cam",
+            "camera",
+            "door-1",
+            "NVR",
+            "cam.example",
+            "a.b.example.com",
+            "host.com",
+            "10.0.0.5",
+            "192.168.1.20",
+            "localhost",
+            "[::1]",
+            "[2001:db8::5]",
+            "[fe80::1%eth0]",
+        ]
+    ),
+    st.sampled_from(["", "", ":9", ":80", ":554", ":65535"]),
+)
+# an @ that only a path or a query has
+_CLEAR_RESTS = ["", "/", "/cam/1", "?x=1", "/path@2x.mjpg", "/x?u=me@host.com", "?u=me@b&n=1:2"]
+_OTHER_RESTS = ["/a@b", "/a:b@c", "/12:3@4/5", "/@user/live", "/x@10.0.0.9:80/z", "/live:1/0"]
+_QUERIES = ["/x?u=me@host.com/y", "/x?src=rtsp://a:b@10.0.0.5/1", "/user=me@h/x:1"]
+_RESTS = st.sampled_from([*_CLEAR_RESTS, *_OTHER_RESTS, *_QUERIES])
+
+
+def _said(text: str) -> list[str]:
+    """Everything that is said about a URL, in all forms in which it can be given."""
+    pipelines = [f"rtspsrc location={text} ! appsink", f'rtspsrc location="{text}" ! a. ! b']
+    said = [redact(form) for form in (text, f"door={text}", f"door = {text}", *pipelines)]
+    for read in (parse_url, lambda text: read_cameras([f"door={text}"])):
+        try:
+            address = read(text)
+        except UsageError as error:
+            said.append(str(error))
+        else:
+            said += [address.shown, repr(address)] if isinstance(address, Address) else []
+    return said
+
+
+@settings(max_examples=150)
+@given(_PRINTABLE, st.sampled_from(SCHEMES), _HOSTS, _RESTS)
+@example("12?ab]c", "rtsp", "camera", "/x")
+@example("1?,[@?", "http", "camera", "/live")
+@example("pa#ss", "rtsp", "camera", "/x?u=me@host.com")
+@example("12/ab", "rtsp", "camera", "/x@10.0.0.9:80/z")
+@example("2024/ab", "http", "camera", "?x=1")
+def test_any_host_is_the_one_that_was_meant(secret: str, scheme: str, host: str, rest: str) -> None:
+    text = f"{scheme}://user:{secret}@{host}{rest}"
+    said = _said(text)
+    if len(secret) >= 3 and secret not in f"{scheme}://user:***@{host}{rest}":
+        assert not [line for line in said if secret in line.partition(" can be read")[0]]
+    plain = unquote(re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", secret))
+    try:
+        address = parse_url(text)
+    except UsageError as error:
+        assert "%23 %2F %3F %40" in str(error)
+    else:
+        assert address is not None
+        assert (address.user, address.password) == ("user", plain)
+        assert (address.place, address.rest) == (host, rest)
+
+
+@given(_PRINTABLE, st.sampled_from(SCHEMES), _HOSTS, st.sampled_from(_CLEAR_RESTS))
+def test_escaped_passwords_are_always_accepted(
+    secret: str, scheme: str, host: str, rest: str
+) -> None:
+    address = parse_url(f"{scheme}://user:{quote(secret, safe='')}@{host}{rest}")
+    assert address is not None
+    assert (address.user, address.password) == ("user", secret)
+    assert (address.place, address.rest) == (host, rest)
+    assert address.shown == f"{scheme}://user:***@{host}{rest}"
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "rtsps", "rtmp", "http", "https"])

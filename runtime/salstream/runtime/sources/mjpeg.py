@@ -159,12 +159,12 @@ def _request(address: Address, timeout_s: float) -> Answer | None:
     raise failure
 
 
-class Pictures:
+class JpegStream:
     """The JPEG pictures of a server, read like a file: as multipart that has no faults.
 
     Args:
         answer: The server's first answer.
-        ask: For another, where each holds one picture.
+        ask: Requests the next answer, for servers that send one picture per request.
         name: For people.
 
     Raises:

@@ -21,12 +21,12 @@ from salstream.runtime.sources.clock import Clock
 from salstream.runtime.sources.convert import Converter
 from salstream.runtime.sources.demuxer import MAX_PIXELS, Demuxer
 from salstream.runtime.sources.failures import failure
-from salstream.runtime.sources.mjpeg import Answer, Pictures, request
+from salstream.runtime.sources.mjpeg import Answer, JpegStream, request
 from salstream.runtime.sources.parts import FilePart, Part
 
-Location = str | BinaryIO | FilePart | Answer | Pictures  # what PyAV opens
-
 logger = logging.getLogger("salstream")
+
+Location = str | BinaryIO | FilePart | Answer | JpegStream  # what PyAV opens
 
 _IN_PIECES: Final = ("hls", "dash")
 _WAIT_S: Final = 0.003  # what is there already is read faster
@@ -109,7 +109,7 @@ def open_url(url: str, timeout_s: float, fps: float | None = None) -> Video:
                 f"{address.shown} answers with a web page, not with a video: check the path"
             )
         if answer is not None and answer.sends_pictures:
-            return opened(Pictures(answer, ask, address.shown), form="mpjpeg")
+            return opened(JpegStream(answer, ask, address.shown), form="mpjpeg")
         if answer is not None and answer.is_stream:  # a sender that may serve nobody twice
             return opened(answer)
         if answer is not None:
