@@ -106,7 +106,7 @@ def open_url(url: str, timeout_s: float, fps: float | None = None) -> Video:
         if answer is not None and answer.kind in ("text/html", "application/xhtml+xml"):
             answer.close()
             raise UnusableSource(
-                f"{address.shown} answers with a web page, not with a video: check the path"
+                f"{address.shown} answers with a web page, which is not a video: check the path"
             )
         if answer is not None and answer.sends_pictures:
             return opened(JpegStream(answer, ask, address.shown), form="mpjpeg")
