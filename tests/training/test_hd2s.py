@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -54,19 +53,6 @@ def filled(config: Config) -> Hd2s:
     return model
 
 
-@pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    """As many as the reference was made with.
-
-    How PyTorch splits its sums moves the made-up networks' third conspicuity map by up to
-    3e-5 (the output by 3e-6), which is as far as float32 is from float64 there.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def base() -> Hd2s:
     return filled(CONFIGS["hd2s"])
@@ -94,10 +80,21 @@ def small() -> Tensor:
     return small
 
 
+# How far float64, which is the same on every processor, is from the published code's float32
+# where that is more than 1e-5: Conspicuity-net 3 of the made-up networks has large activations.
+REFERENCE_ROUNDING = {
+    "hd2s/conspicuity3": 2e-5,
+    "hd2s_dsl/DHF1K/conspicuity3": 3.5e-5,
+    "hd2s_dsl/UCFSports/conspicuity3": 2e-5,
+}
+
+
 def assert_published(actual: Tensor | None, key: str) -> None:
+    """Compare what a network says in float64 with the reference."""
     assert actual is not None
-    expected = np.load(reference("hd2s.npz"))[key]
-    np.testing.assert_allclose(actual.detach().numpy(), expected, rtol=0, atol=1e-5)
+    assert actual.dtype == torch.float64
+    expected, atol = np.load(reference("hd2s.npz"))[key], REFERENCE_ROUNDING.get(key, 1e-5)
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=0, atol=atol, err_msg=key)
 
 
 # The published networks
@@ -111,20 +108,21 @@ def test_the_state_dict_has_the_published_layout(name: str) -> None:
 
 
 @torch.inference_mode()
-def test_base_equals_the_published_code(base: Hd2s, clip: Tensor) -> None:
-    prediction = base(clip)
+def test_base_equals_the_published_code(clip: Tensor) -> None:
+    model, clip = filled(CONFIGS["hd2s"]).double(), clip.double()
+    prediction = model(clip)
     assert_published(prediction.saliency, "hd2s/saliency")
     for level in LEVELS:
         assert_published(prediction.conspicuity[:, level - 1], f"hd2s/conspicuity{level}")
     assert prediction.domains is None
-    for block, features in enumerate(base.featureExtractor(clip), start=1):
+    for block, features in enumerate(model.featureExtractor(clip), start=1):
         statistics = torch.stack([features.mean(), features.std()])
         assert_published(statistics, f"hd2s/features{block}_mean_std")
 
 
 @torch.inference_mode()
 def test_da_equals_the_published_code(clip: Tensor) -> None:
-    model = filled(CONFIGS["hd2s-da"])
+    model, clip = filled(CONFIGS["hd2s-da"]).double(), clip.double()
     assert_published(model(clip).saliency, "hd2s_da/saliency")
     prediction = model(clip, reversal=1.0)
     assert_published(prediction.saliency, "hd2s_da/train_saliency")
@@ -134,15 +132,16 @@ def test_da_equals_the_published_code(clip: Tensor) -> None:
 
 @pytest.mark.parametrize("domain", DOMAINS)
 @torch.inference_mode()
-def test_dsl_equals_the_published_code(specific: Hd2s, clip: Tensor, domain: str) -> None:
+def test_dsl_equals_the_published_code(clip: Tensor, domain: str) -> None:
+    model, clip = filled(DSL).double(), clip.double()
     key = f"hd2s_dsl/{DOMAINS[domain]}"
-    prediction = specific(clip, domain)
+    prediction = model(clip, domain)
     assert_published(prediction.saliency, f"{key}/saliency")
     for level in LEVELS:
         assert_published(prediction.conspicuity[:, level - 1], f"{key}/conspicuity{level}")
     with torch.device("meta"):
         rounding = Hd2s(replace(DSL, rounding=True)).eval()
-    rounding.load_state_dict(specific.state_dict(), assign=True)
+    rounding.load_state_dict(model.state_dict(), assign=True)
     assert_published(rounding(clip, domain).saliency, f"{key}/saliency_quantized")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from reference import fill_module, reference
 from salstream.training.checkpoints import load_state_dict
 from salstream.training.unisal import DOMAINS, Unisal, normalise
 
-Maps = NDArray[np.float32]
+Maps = NDArray[np.floating]
+MADE_UP = (7e-4, 2.6e-4)
+PUBLISHED = (2e-5, 2e-5)
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +34,26 @@ def published(unisal_checkpoint: Path) -> Unisal:
     return model
 
 
-def assert_equal_maps(logarithms: torch.Tensor, expected: Maps) -> None:
+def shown(logarithms: Maps) -> Maps:
+    """Return maps with a maximum of 1."""
+    return np.exp(logarithms - logarithms.max(axis=(-2, -1), keepdims=True))
+
+
+def assert_equal_maps(
+    logarithms: torch.Tensor, expected: NDArray[np.float32], atol: float, atol_shown: float
+) -> None:
+    """Compare maps in float64, which are the same on every processor, with the reference.
+
+    The tolerances are what the reference's own float32 rounding takes: the encoder of the
+    made-up network amplifies it, to 6.9e-4 in the logarithms (root mean square 1.2e-4) and
+    2.5e-4 in the maps; with the published weights it is 1.7e-5 and 1.5e-5.
+    """
+    assert logarithms.dtype == torch.float64
     actual = logarithms[0].numpy()
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-3)
-    for a, b in zip(actual, expected, strict=True):
-        np.testing.assert_allclose(np.exp(a - a.max()), np.exp(b - b.max()), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=atol)
+    np.testing.assert_allclose(shown(actual), shown(expected), rtol=0, atol=atol_shown)
+    # Rounding is large in few places; a wrong layer is wrong everywhere.
+    assert np.sqrt(np.mean((actual - expected) ** 2)) < atol / 4
 
 
 def test_the_state_dict_has_the_published_layout() -> None:
@@ -51,16 +69,17 @@ def test_maps_equal_the_published_code(filled: Unisal, domain: str) -> None:
     facts = DOMAINS[domain]
     expected = np.load(reference("unisal.npz"))[f"unisal/{facts.published}/log_saliency"]
     frames = fill_module().clip((1, 1 if facts.static else 4, 3, *facts.size), 0)
-    logarithms, state = filled(frames, domain)
-    assert_equal_maps(logarithms, expected)
+    logarithms, state = deepcopy(filled).double()(frames.double(), domain)
+    assert_equal_maps(logarithms, expected, *MADE_UP)
     assert (state is None) == facts.static
 
 
 @torch.inference_mode()
 def test_an_image_bypasses_the_recurrent_part(filled: Unisal) -> None:
     key = "unisal/DHF1K/log_saliency_static_first_frame"
-    first = fill_module().clip((1, 4, 3, 224, 384), 0)[:, :1]
-    assert_equal_maps(filled(first, "dhf1k", static=True)[0], np.load(reference("unisal.npz"))[key])
+    first = fill_module().clip((1, 4, 3, 224, 384), 0)[:, :1].double()
+    logarithms, _ = deepcopy(filled).double()(first, "dhf1k", static=True)
+    assert_equal_maps(logarithms, np.load(reference("unisal.npz"))[key], *MADE_UP)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +97,10 @@ def test_published_weights_on_a_real_clip(
 ) -> None:
     clip = np.load(reference("unisal_pretrained_real_clip.npz"))
     inputs = normalise(torch.from_numpy(clip["frames"][frames]))[None]
-    assert_equal_maps(published(inputs, domain)[0], clip[key])
+    logarithms, _ = deepcopy(published).double()(inputs.double(), domain)
+    assert_equal_maps(logarithms, clip[key], *PUBLISHED)
+    float32, _ = published(inputs, domain)
+    np.testing.assert_allclose(shown(float32.numpy()), shown(logarithms.numpy()), rtol=0, atol=1e-4)
 
 
 @torch.inference_mode()
