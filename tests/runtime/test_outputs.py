@@ -251,7 +251,7 @@ def test_cameras_from_the_command_line_and_a_file(tmp_path: Path) -> None:
         ("a.b = rtsp://me:geheim@host\n", ("line 1", "name = source")),
         ("a = rtps://me:geheim@host\n", ("line 1", "rtps://me:***@host", "rtsp://")),
         ("a = 0\nb = nothing.mp4\n", ("line 2", "nothing.mp4")),
-        ("# nothing\n", ("no camera", "cameras.txt")),
+        ("# nothing\n", ("no source", "cameras.txt")),
     ],
 )
 def test_lists_with_a_bad_line(tmp_path: Path, text: str, words: tuple[str, ...]) -> None:
@@ -265,7 +265,7 @@ def test_lists_with_a_bad_line(tmp_path: Path, text: str, words: tuple[str, ...]
 
 
 def test_no_camera_and_no_list(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no camera"):
+    with pytest.raises(UsageError, match="no source"):
         read_cameras([])
     with pytest.raises(UsageError, match="cannot be read"):
         read_cameras([], tmp_path / "missing.txt")

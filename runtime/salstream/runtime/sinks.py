@@ -75,7 +75,7 @@ class MapFolder:
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()  # whether it can be written to
             old = sum(path.suffix in (".png", ".npy") for path in folder.iterdir())
-        except (FileExistsError, NotADirectoryError) as error:
+        except FileExistsError as error:
             raise UsageError(f"cannot write maps to {folder}: it is not a folder") from error
         except OSError as error:
             raise SalstreamError(f"cannot write maps to {folder}: {error.strerror}") from error
