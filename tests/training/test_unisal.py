@@ -36,7 +36,7 @@ def published(unisal_checkpoint: Path) -> Unisal:
 
 def shown(logarithms: Maps) -> Maps:
     """Return maps with a maximum of 1."""
-    return np.exp(logarithms - logarithms.max(axis=(-2, -1), keepdims=True))
+    return np.asarray(np.exp(logarithms - logarithms.max(axis=(-2, -1), keepdims=True)))
 
 
 def assert_equal_maps(
