@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,6 +58,7 @@ _NUT_HEADER: Final = b"multimedia container"
 _LOOK_AHEAD: Final = 64
 _LOOK_AHEAD_IN_PIPE: Final = 16
 _LOOK_AHEAD_BYTES: Final = 1 << 24
+_INDEX_ENTRIES: Final = 5000  # that tell the rate: hours of a film would take seconds to read
 _MAX_FPS: Final = 1000
 
 
@@ -162,10 +163,12 @@ class Demuxer:
         if self._live or self.bare or film.time_base is None:
             return declared
         if self._format in _INDEXED and self._index_at_open > 1:
-            stamps = [entry.timestamp for entry in film.index_entries]
+            entries = islice(film.index_entries, _INDEX_ENTRIES)
+            stamps = [entry.timestamp for entry in entries]
         else:
             stamps = [packet.pts for packet in self._ahead if packet.pts is not None]
-        return rate_of(declared, [float(stamp * film.time_base) for stamp in stamps])
+        seconds = float(film.time_base)
+        return rate_of(declared, [stamp * seconds for stamp in stamps])
 
     def frame_count(self) -> int | None:
         """Return the number of frames as declared; None: unknown."""
