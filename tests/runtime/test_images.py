@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from heif import imir, irot, write_grid
+from made import video
 from salstream.runtime.errors import SalstreamError
 from salstream.runtime.sources import open_source
 from salstream.runtime.sources.images import read_image
@@ -221,3 +222,10 @@ def test_damaged_pictures_are_named(tmp_path: Path, name: str, content: bytes) -
     with pytest.raises(SalstreamError, match=name) as caught:
         list(open_source(path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_video_with_the_suffix_of_a_picture_is_called_one(tmp_path: Path) -> None:
+    path = tmp_path / "film.jpg"
+    path.write_bytes(video(tmp_path / "film.mp4", count=3).read_bytes())
+    with pytest.raises(SalstreamError, match="it is a video"):
+        read_image(path)

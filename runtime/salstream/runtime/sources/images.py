@@ -185,7 +185,10 @@ def decode_image(data: bytes, path: Path) -> NDArray[np.uint8]:
         if kind == "JPEG" and (image is None or _is_grey_in_a_corner(image)):
             image = _whole_jpeg(data)
     if image is None:
-        raise SalstreamError(f"{path} cannot be decoded: it is damaged, or not an image")
+        why = "it is damaged, or not an image"
+        if _VIDEO.match(data):
+            why = "it is a video: give it the suffix of one, such as .mp4"
+        raise SalstreamError(f"{path} cannot be decoded: {why}")
     return image
 
 
@@ -253,6 +256,8 @@ def _by_libheif(data: bytes, path: Path) -> NDArray[np.uint8] | None:
     return tone_mapped(deep[..., :3], *colours)
 
 
+# How MP4, MOV, Matroska and AVI files begin; HEIC and AVIF have brands of their own.
+_VIDEO: Final = re.compile(rb"(?s)....(?:ftyp(?!he|avi|mi|ms)|moov|mdat)|\x1aE\xdf\xa3|RIFF....AVI ")
 # Its plugins raise almost any type for damaged data.
 PILLOW_ERRORS: Final = Exception
 
