@@ -257,7 +257,9 @@ def _by_libheif(data: bytes, path: Path) -> NDArray[np.uint8] | None:
 
 
 # How MP4, MOV, Matroska and AVI files begin; HEIC and AVIF have brands of their own.
-_VIDEO: Final = re.compile(rb"(?s)....(?:ftyp(?!he|avi|mi|ms)|moov|mdat)|\x1aE\xdf\xa3|RIFF....AVI ")
+_VIDEO: Final = re.compile(
+    rb"(?s)....(?:ftyp(?!he|avi|mi|ms)|moov|mdat)|\x1aE\xdf\xa3|RIFF....AVI "
+)
 # Its plugins raise almost any type for damaged data.
 PILLOW_ERRORS: Final = Exception
 
