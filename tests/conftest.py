@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,21 @@ from salstream.training.weights import pull
 
 @pytest.fixture(scope="session", autouse=True)
 def _two_threads() -> None:
-    """Sums are rounded as their order has it, and reference values want the same order."""
+    """Sums are rounded as their order has it, and float32's golden losses want the same order."""
     torch.set_num_threads(2)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For float64, whose depthwise convolutions are many small steps.
+
+    Where the processor has other work too, threads spend most of the time waiting for each
+    other after each of them.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

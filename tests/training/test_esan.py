@@ -41,6 +41,7 @@ def test_the_state_dict_has_the_published_layout(model: Esan) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 @torch.inference_mode()
 def test_maps_equal_the_published_code() -> None:
     """In float64, which is the same on every processor; the reference is rounded to float32."""

@@ -107,6 +107,7 @@ def test_the_state_dict_has_the_published_layout(name: str) -> None:
     assert list(actual) == list(expected)
 
 
+@pytest.mark.usefixtures("one_thread")
 @torch.inference_mode()
 def test_base_equals_the_published_code(clip: Tensor) -> None:
     model, clip = filled(CONFIGS["hd2s"]).double(), clip.double()
@@ -120,6 +121,7 @@ def test_base_equals_the_published_code(clip: Tensor) -> None:
         assert_published(statistics, f"hd2s/features{block}_mean_std")
 
 
+@pytest.mark.usefixtures("one_thread")
 @torch.inference_mode()
 def test_da_equals_the_published_code(clip: Tensor) -> None:
     model, clip = filled(CONFIGS["hd2s-da"]).double(), clip.double()
@@ -131,6 +133,7 @@ def test_da_equals_the_published_code(clip: Tensor) -> None:
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.usefixtures("one_thread")
 @torch.inference_mode()
 def test_dsl_equals_the_published_code(clip: Tensor, domain: str) -> None:
     model, clip = filled(DSL).double(), clip.double()

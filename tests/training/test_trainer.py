@@ -149,10 +149,7 @@ def test_float32_losses_are_the_golden_ones(name: str, tiny: Callable[[str], Run
 
 @pytest.fixture
 def float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Train in float64 from the random start on, the ground truth included.
-
-    By one thread: two wait for each other most of the time where a processor has more to do.
-    """
+    """Train in float64 from the random start on, the ground truth included."""
 
     def in_float64(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(a.double() if isinstance(a, torch.Tensor) else a for a in arguments)
@@ -169,16 +166,13 @@ def float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(trainer, "build", build_exact)
     monkeypatch.setattr(trainer, "costs", costs_exact)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("name", TINY)
-@pytest.mark.usefixtures("float64")
+@pytest.mark.usefixtures("one_thread", "float64")
 def test_float64_losses_are_the_golden_ones(
     name: str, packs: dict[str, Path], tmp_path: Path
 ) -> None:

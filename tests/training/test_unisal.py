@@ -63,7 +63,9 @@ def test_the_state_dict_has_the_published_layout() -> None:
     assert list(state) == list(layout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.usefixtures("one_thread")
 @torch.inference_mode()
 def test_maps_equal_the_published_code(filled: Unisal, domain: str) -> None:
     facts = DOMAINS[domain]
@@ -74,6 +76,7 @@ def test_maps_equal_the_published_code(filled: Unisal, domain: str) -> None:
     assert (state is None) == facts.static
 
 
+@pytest.mark.usefixtures("one_thread")
 @torch.inference_mode()
 def test_an_image_bypasses_the_recurrent_part(filled: Unisal) -> None:
     key = "unisal/DHF1K/log_saliency_static_first_frame"
@@ -82,6 +85,7 @@ def test_an_image_bypasses_the_recurrent_part(filled: Unisal) -> None:
     assert_equal_maps(logarithms, np.load(reference("unisal.npz"))[key], *MADE_UP)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("domain", "frames", "key"),
     [
@@ -91,6 +95,7 @@ def test_an_image_bypasses_the_recurrent_part(filled: Unisal) -> None:
         ("dhf1k", slice(None, None, 5), "DHF1K/log_saliency_every_5th"),
     ],
 )
+@pytest.mark.usefixtures("one_thread")
 @torch.inference_mode()
 def test_published_weights_on_a_real_clip(
     published: Unisal, domain: str, frames: slice, key: str
